@@ -1,0 +1,54 @@
+# The menu of commands. `.ci/run` is where those that CI runs are written down.
+
+# Shows the menu.
+default:
+    @just --list --unsorted
+
+# Plays a whole clinic on this machine: server, desk and phones, with real trial data.
+demo *arguments:
+    cargo run -p ebb-demo -- {{arguments}}
+
+# Runs every test.
+test *arguments:
+    cargo test --workspace {{arguments}}
+
+# Shows what clippy has to say; in CI a warning is an error.
+lint:
+    .ci/run lint
+
+# Formats everything.
+fmt:
+    cargo fmt --all
+
+# Checks who depends on what, licences and sources.
+deny:
+    .ci/run deny
+
+# Checks the dependencies against known holes (fetches the database).
+advisories:
+    cargo deny check advisories
+
+# Checks tidiness alone: the rules in tests/tidy.rs. (The whole workspace, so that nothing is rebuilt.)
+tidy:
+    cargo test --workspace --test tidy
+
+# Kills servers and devices at random moments, so many times; the test command does a few dozen.
+crash kills="1000" seed="1":
+    cargo test --workspace --test crash -- --kills {{kills}} --seed {{seed}}
+
+# Measures our figures, and the same work on others.
+bench *arguments:
+    cargo bench -p ebb-tests {{arguments}}
+
+# Writes the library's documentation and the book (needs mdbook).
+book:
+    .ci/run doc
+    mdbook build docs
+
+# Shows which lines the tests reach (needs cargo-llvm-cov).
+coverage:
+    cargo llvm-cov --workspace --open
+
+# Runs all that CI runs, as CI runs it.
+ci:
+    .ci/run
