@@ -1,0 +1,241 @@
+//! The encrypted database of a replica: one SQLCipher file, one connection, and migrations.
+//!
+//! Every call that writes is one transaction with `synchronous=FULL`: when it returns, it is on disk.
+//! Functions of the rooms that must be part of a transaction take [`Tx`]; readers take a connection.
+
+pub(crate) mod changes;
+pub(crate) mod keyring;
+pub(crate) mod outbox;
+pub(crate) mod views;
+
+use std::{
+    fs::{File, TryLockError},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use parking_lot::Mutex;
+use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
+use zeroize::Zeroizing;
+
+use crate::{
+    error::{Cause, Error, Result},
+    keys,
+};
+
+/// The schema's steps, in order; a database's `user_version` counts those that it has taken.
+const SCHEMA: &[&str] = &[include_str!("store/schema/001.sql")];
+/// Rises when views are computed differently; those of an older version are rebuilt.
+pub(crate) const PROJECTION_VERSION: u32 = 1;
+/// Pages of cache, negative for KiB: a month's list fits, a cheap phone does not notice.
+const CACHE_KIB: i64 = 4096;
+
+/// How often keying a connection is tried before its failure is an error.
+const KEYING_TRIES_MAX: u32 = 10;
+
+/// A transaction that writes.
+pub(crate) type Tx<'a> = rusqlite::Transaction<'a>;
+
+/// What rusqlite says; only this file and its rooms look into it.
+pub(crate) type SqlResult<T> = rusqlite::Result<T>;
+
+/// An open database.
+pub(crate) struct Store {
+    connection: Connection,
+    _lock: FolderLock,
+}
+
+/// Keeps other processes (and other replicas of this one) out of a replica's folder.
+pub(crate) struct FolderLock {
+    dir: PathBuf,
+    _file: File,
+}
+
+impl FolderLock {
+    /// Makes the folder if it is not there, and locks it.
+    ///
+    /// # Errors
+    /// [`Error::InUse`] if somebody else has it.
+    pub(crate) fn take(dir: &Path) -> Result<Self> {
+        std::fs::create_dir_all(dir).map_err(io)?;
+        let path = dir.join("ebb.lock");
+        let file = File::options().create(true).truncate(false).write(true).open(path).map_err(io)?;
+        match file.try_lock() {
+            Ok(()) => Ok(Self { dir: dir.to_owned(), _file: file }),
+            Err(TryLockError::WouldBlock) => Err(Error::InUse(Cause::new("the lock file is held"))),
+            Err(TryLockError::Error(error)) => Err(io(error)),
+        }
+    }
+
+    /// Where the database is.
+    pub(crate) fn database(&self) -> PathBuf {
+        self.dir.join("ebb.db")
+    }
+}
+
+impl Store {
+    /// Opens the database in a locked folder, making it if there is none.
+    ///
+    /// # Errors
+    /// [`Error::Unlock`] if the key is not the one it
+    /// was made with, [`Error::Update`] if a newer version wrote it. Whatever the error, an existing
+    /// file is as it was.
+    pub(crate) fn open(lock: FolderLock, key: &[u8; 32], vfs: Option<&str>) -> Result<Self> {
+        let file = lock.database();
+        let key_is_right = check_key(&file, key)?;
+        let not_a_database = |error: rusqlite::Error| match error.sqlite_error_code() {
+            // With the right key, the file is damaged: to unlock again would not help.
+            Some(ErrorCode::NotADatabase) if !key_is_right => Error::Unlock(Cause::new(code_of(&error))),
+            _ => error.into(),
+        };
+        let mut connection = connect(&file, key, vfs).map_err(not_a_database)?;
+        migrate(&mut connection)?;
+        Ok(Self { connection, _lock: lock })
+    }
+
+    /// Runs a transaction: all of it becomes durable, or none.
+    ///
+    /// # Errors
+    /// What `work` fails with, or what the database does; nothing was changed then.
+    pub(crate) fn write<T>(&mut self, work: impl FnOnce(&Tx<'_>) -> Result<T>) -> Result<T> {
+        let tx = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let outcome = work(&tx)?;
+        tx.commit()?;
+        Ok(outcome)
+    }
+
+    /// The connection, to read from.
+    pub(crate) fn read(&self) -> &Connection {
+        &self.connection
+    }
+}
+
+/// Compares the key with the one that the database was made with, before anything is opened: SQLCipher
+/// cannot tell a wrong key from a damaged file. `false` where there is nothing to compare with.
+fn check_key(database: &Path, key: &[u8; 32]) -> Result<bool> {
+    let path: PathBuf = database.with_extension("keycheck");
+    let check = keys::derive_database_key_check(key);
+    let is_new = std::fs::metadata(database).map_or(true, |file| file.len() == 0);
+    match std::fs::read(&path) {
+        Ok(known) if known == check => Ok(true),
+        // Left behind when making a database was interrupted, before anything was in it.
+        _ if is_new => write_durably(&path, &check).map(|()| true),
+        Ok(_) => Err(Error::Unlock(Cause::new("the database was made with another key"))),
+        // The check was lost: let the database itself decide.
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(io(error)),
+    }
+}
+
+fn write_durably(path: &Path, bytes: &[u8]) -> Result<()> {
+    let fresh = path.with_extension("new");
+    let write = || {
+        std::fs::write(&fresh, bytes)?;
+        File::open(&fresh)?.sync_all()?;
+        std::fs::rename(&fresh, path)?;
+        File::open(path.parent().unwrap_or(Path::new(".")))?.sync_all()
+    };
+    write().map_err(io)
+}
+
+/// Opens and keys a connection.
+///
+/// Keying is known to fail now and then (SQLITE_ERROR from `PRAGMA key`, nothing touched) while another
+/// thread of the same process opens or closes an SQLCipher database: so one at a time, and a failure of
+/// that kind is tried again.
+fn connect(file: &Path, key: &[u8; 32], vfs: Option<&str>) -> SqlResult<Connection> {
+    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+    let _turn = ONE_AT_A_TIME.lock();
+    let mut tries = 1;
+    loop {
+        match connect_once(file, key, vfs) {
+            Err(error)
+                if error.sqlite_error_code() == Some(ErrorCode::Unknown) && tries < KEYING_TRIES_MAX =>
+            {
+                tries += 1;
+            }
+            outcome => return outcome,
+        }
+    }
+}
+
+fn connect_once(file: &Path, key: &[u8; 32], vfs: Option<&str>) -> SqlResult<Connection> {
+    let flags =
+        OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = match vfs {
+        Some(vfs) => Connection::open_with_flags_and_vfs(file, flags, vfs)?,
+        None => Connection::open_with_flags(file, flags)?,
+    };
+    let hex: Zeroizing<String> = Zeroizing::new(key.iter().map(|byte| format!("{byte:02x}")).collect());
+    // A raw key: there is nothing to stretch, and a passphrase costs 180 ms at every open.
+    connection.execute_batch(&Zeroizing::new(format!(
+        "PRAGMA cipher_log_level = NONE;
+         PRAGMA key = \"x'{}'\";
+         PRAGMA locking_mode = EXCLUSIVE;
+         PRAGMA mmap_size = 0;
+         PRAGMA cache_size = -{CACHE_KIB};
+         PRAGMA temp_store = MEMORY;
+         PRAGMA foreign_keys = OFF;",
+        *hex
+    )))?;
+    connection.query_row("SELECT count(*) FROM sqlite_master", [], |_| Ok(()))?;
+    connection.execute_batch("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;")?;
+    connection.busy_timeout(Duration::from_millis(0))?;
+    Ok(connection)
+}
+
+fn migrate(connection: &mut Connection) -> Result<()> {
+    let version: usize = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+    if version > SCHEMA.len() {
+        return Err(Error::Update(Cause::new(format!("schema {version} is newer than {}", SCHEMA.len()))));
+    }
+    for (step, sql) in SCHEMA.iter().enumerate().skip(version) {
+        let tx = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        tx.execute_batch(sql)?;
+        tx.pragma_update(None, "user_version", step + 1)?;
+        tx.commit()?;
+    }
+    Ok(())
+}
+
+fn io(error: std::io::Error) -> Error {
+    match error.kind() {
+        std::io::ErrorKind::StorageFull => Error::FreeSpace(Cause::new(error.kind().to_string())),
+        kind => Error::retry(kind.to_string()),
+    }
+}
+
+/// An SQLite error by its code alone: its message could quote a statement's values.
+fn code_of(error: &rusqlite::Error) -> String {
+    match error {
+        rusqlite::Error::SqliteFailure(failure, _) => {
+            format!("SQLite {:?} ({})", failure.code, failure.extended_code)
+        }
+        rusqlite::Error::InvalidColumnType(column, ..) => format!("column {column} is not of its type"),
+        rusqlite::Error::QueryReturnedNoRows => "no such row".into(),
+        _ => "SQLite statement and row do not fit".into(),
+    }
+}
+
+impl From<rusqlite::Error> for Error {
+    fn from(error: rusqlite::Error) -> Self {
+        let cause = Cause::new(code_of(&error));
+        match error.sqlite_error_code() {
+            Some(ErrorCode::DiskFull) => Self::FreeSpace(cause),
+            Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => Self::InUse(cause),
+            Some(
+                ErrorCode::SystemIoFailure
+                | ErrorCode::CannotOpen
+                | ErrorCode::PermissionDenied
+                | ErrorCode::OutOfMemory
+                | ErrorCode::ReadOnly,
+            ) => Self::Retry(cause),
+            _ => Self::Bug(cause),
+        }
+    }
+}
+
+/// Reads an id of fixed length from a column.
+pub(crate) fn id<const N: usize>(row: &rusqlite::Row<'_>, column: usize) -> SqlResult<[u8; N]> {
+    row.get::<_, [u8; N]>(column)
+}

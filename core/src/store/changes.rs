@@ -1,0 +1,231 @@
+//! Records as their changes: sealed or not, waiting for ancestors, or in quarantine.
+
+use ebb_protocol::id::{DeviceId, SpaceId, StreamId};
+use rusqlite::{Connection, params};
+
+use super::{SqlResult, Tx, id};
+use crate::record::RecordId;
+
+/// One change of a record.
+#[derive(Clone)]
+pub(crate) struct ChangeRow {
+    pub(crate) hash: [u8; 32],
+    pub(crate) bytes: Vec<u8>,
+}
+
+/// A change that no envelope carries yet.
+pub(crate) struct Unsealed {
+    pub(crate) record: RecordId,
+    pub(crate) n: i64,
+    pub(crate) bytes: Vec<u8>,
+}
+
+/// A change whose ancestors are missing.
+pub(crate) struct Waiting {
+    pub(crate) hash: [u8; 32],
+    pub(crate) stream: StreamId,
+    pub(crate) author: DeviceId,
+    pub(crate) envelope: i64,
+    pub(crate) bytes: Vec<u8>,
+}
+
+/// Adds a change to a record; `envelope` is the row of the one that carries it, if any does yet.
+pub(crate) fn insert(
+    tx: &Tx<'_>,
+    space: &SpaceId,
+    record: &RecordId,
+    hash: &[u8; 32],
+    author: &DeviceId,
+    envelope: Option<i64>,
+    bytes: &[u8],
+) -> SqlResult<()> {
+    tx.prepare_cached(
+        "INSERT INTO change (space, record, n, hash, author, envelope, bytes)
+         VALUES (?1, ?2, (SELECT coalesce(max(n), 0) + 1 FROM change WHERE space = ?1 AND record = ?2),
+                 ?3, ?4, ?5, ?6)",
+    )?
+    .execute(params![space.0, record.as_bytes(), hash, author.0, envelope, bytes])?;
+    Ok(())
+}
+
+/// Notes that an envelope carries a change that was there already, but in none.
+pub(crate) fn link(
+    tx: &Tx<'_>,
+    space: &SpaceId,
+    record: &RecordId,
+    hash: &[u8; 32],
+    envelope: i64,
+) -> SqlResult<()> {
+    tx.prepare_cached(
+        "UPDATE change SET envelope = ?4 WHERE space = ?1 AND record = ?2 AND hash = ?3 AND envelope IS NULL",
+    )?
+    .execute(params![space.0, record.as_bytes(), hash, envelope])?;
+    Ok(())
+}
+
+/// The changes of a record, in order of arrival.
+pub(crate) fn of_record(db: &Connection, space: &SpaceId, record: &RecordId) -> SqlResult<Vec<ChangeRow>> {
+    let mut query =
+        db.prepare_cached("SELECT hash, bytes FROM change WHERE space = ?1 AND record = ?2 ORDER BY n")?;
+    let rows = query.query_map(params![space.0, record.as_bytes()], |row| {
+        Ok(ChangeRow { hash: id(row, 0)?, bytes: row.get(1)? })
+    })?;
+    rows.collect()
+}
+
+/// Changes of a stream that no envelope carries yet: newest records first, each in causal order.
+pub(crate) fn unsealed(
+    db: &Connection,
+    space: &SpaceId,
+    stream: &StreamId,
+    limit: usize,
+) -> SqlResult<Vec<Unsealed>> {
+    let mut query = db.prepare_cached(
+        "SELECT c.record, c.n, c.bytes FROM change c JOIN record r ON r.space = c.space AND r.id = c.record
+         WHERE c.space = ?1 AND c.envelope IS NULL AND r.stream = ?2
+         ORDER BY c.record DESC, c.n LIMIT ?3",
+    )?;
+    let rows = query.query_map(params![space.0, stream.0, limit], |row| {
+        Ok(Unsealed { record: RecordId::from_bytes(id(row, 0)?), n: row.get(1)?, bytes: row.get(2)? })
+    })?;
+    rows.collect()
+}
+
+/// The streams of a space that hold changes which no envelope carries yet.
+pub(crate) fn unsealed_streams(db: &Connection, space: &SpaceId) -> SqlResult<Vec<StreamId>> {
+    let mut query = db.prepare_cached(
+        "SELECT r.stream, max(c.record) AS newest FROM change c
+         JOIN record r ON r.space = c.space AND r.id = c.record
+         WHERE c.space = ?1 AND c.envelope IS NULL GROUP BY r.stream ORDER BY newest DESC",
+    )?;
+    let rows = query.query_map([space.0], |row| id(row, 0).map(StreamId))?;
+    rows.collect()
+}
+
+pub(crate) fn set_sealed(
+    tx: &Tx<'_>,
+    space: &SpaceId,
+    record: &RecordId,
+    n: i64,
+    envelope: i64,
+) -> SqlResult<()> {
+    tx.prepare_cached("UPDATE change SET envelope = ?4 WHERE space = ?1 AND record = ?2 AND n = ?3")?
+        .execute(params![space.0, record.as_bytes(), n, envelope])?;
+    Ok(())
+}
+
+/// How many changes of an author a record was ever offered, whatever became of them.
+pub(crate) fn offered_by(
+    db: &Connection,
+    space: &SpaceId,
+    record: &RecordId,
+    author: &DeviceId,
+) -> SqlResult<u64> {
+    let mut query = db.prepare_cached(
+        "SELECT (SELECT count(*) FROM change WHERE space = ?1 AND record = ?2 AND author = ?3)
+              + (SELECT count(*) FROM waiting WHERE space = ?1 AND record = ?2 AND author = ?3)
+              + (SELECT count(*) FROM quarantine q JOIN envelope e ON e.row = q.envelope
+                 WHERE q.space = ?1 AND q.record = ?2 AND e.author = ?3)",
+    )?;
+    query.query_row(params![space.0, record.as_bytes(), author.0], |row| row.get(0))
+}
+
+pub(crate) fn put_waiting(
+    tx: &Tx<'_>,
+    space: &SpaceId,
+    record: &RecordId,
+    waiting: &Waiting,
+) -> SqlResult<()> {
+    tx.prepare_cached(
+        "INSERT OR IGNORE INTO waiting (space, record, hash, stream, author, envelope, bytes)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+    )?
+    .execute(params![
+        space.0,
+        record.as_bytes(),
+        waiting.hash,
+        waiting.stream.0,
+        waiting.author.0,
+        waiting.envelope,
+        waiting.bytes
+    ])?;
+    Ok(())
+}
+
+/// Takes out what waits for a record's ancestors: to be offered again, or put back.
+pub(crate) fn take_waiting(tx: &Tx<'_>, space: &SpaceId, record: &RecordId) -> SqlResult<Vec<Waiting>> {
+    let rows = {
+        let mut query = tx.prepare_cached(
+            "DELETE FROM waiting WHERE space = ?1 AND record = ?2
+             RETURNING hash, stream, author, envelope, bytes",
+        )?;
+        let rows = query.query_map(params![space.0, record.as_bytes()], |row| {
+            Ok(Waiting {
+                hash: id(row, 0)?,
+                stream: StreamId(id(row, 1)?),
+                author: DeviceId(id(row, 2)?),
+                envelope: row.get(3)?,
+                bytes: row.get(4)?,
+            })
+        })?;
+        rows.collect::<SqlResult<Vec<_>>>()?
+    };
+    Ok(rows)
+}
+
+/// Parks content that the gate refused. `record` of zeros stands for an envelope's whole payload.
+pub(crate) fn quarantine(
+    tx: &Tx<'_>,
+    space: &SpaceId,
+    envelope: i64,
+    record: &[u8; 16],
+    reason: &str,
+    bytes: &[u8],
+) -> SqlResult<()> {
+    tx.prepare_cached(
+        "INSERT INTO quarantine (space, envelope, record, n, reason, bytes)
+         VALUES (?1, ?2, ?3, (SELECT coalesce(max(n), 0) + 1 FROM quarantine
+                              WHERE space = ?1 AND envelope = ?2 AND record = ?3), ?4, ?5)",
+    )?
+    .execute(params![space.0, envelope, record, reason, bytes])?;
+    Ok(())
+}
+
+/// Content in quarantine: one change of a record.
+pub(crate) struct Quarantined {
+    pub(crate) stream: StreamId,
+    pub(crate) author: DeviceId,
+    pub(crate) envelope: i64,
+    pub(crate) record: RecordId,
+    pub(crate) bytes: Vec<u8>,
+}
+
+/// Takes out the changes that the gate refused, to be offered again or put back.
+pub(crate) fn take_quarantine(tx: &Tx<'_>, space: &SpaceId) -> SqlResult<Vec<Quarantined>> {
+    let rows = {
+        let mut query = tx.prepare_cached(
+            "SELECT e.stream, e.author, q.envelope, q.record, q.bytes
+             FROM quarantine q JOIN envelope e ON e.row = q.envelope
+             WHERE q.space = ?1 AND q.record <> ?2 ORDER BY q.envelope, q.record, q.n",
+        )?;
+        let rows = query.query_map(params![space.0, [0_u8; 16]], |row| {
+            Ok(Quarantined {
+                stream: StreamId(id(row, 0)?),
+                author: DeviceId(id(row, 1)?),
+                envelope: row.get(2)?,
+                record: RecordId::from_bytes(id(row, 3)?),
+                bytes: row.get(4)?,
+            })
+        })?;
+        rows.collect::<SqlResult<Vec<_>>>()?
+    };
+    tx.execute("DELETE FROM quarantine WHERE space = ?1 AND record <> ?2", params![space.0, [0_u8; 16]])?;
+    Ok(rows)
+}
+
+/// How many changes wait for ancestors, and how many the gate refused, over all spaces.
+pub(crate) fn set_aside(db: &Connection) -> SqlResult<(u64, u64)> {
+    db.query_row("SELECT (SELECT count(*) FROM waiting), (SELECT count(*) FROM quarantine)", [], |row| {
+        Ok((row.get(0)?, row.get(1)?))
+    })
+}
