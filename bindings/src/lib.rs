@@ -1,0 +1,174 @@
+//! Ebb for Swift, Kotlin and Python: convert, call, return.
+//!
+//! This crate is the entire foreign surface. It decides nothing: what a call does is said at the same
+//! call of [`ebb_core::Replica`], and the types are those of core, mirrored in `mirror.rs`. The
+//! comments of both travel into the generated sources, so they speak to an app's developer.
+//!
+//! The library and the generated source must come from one build; the loader checks it.
+
+use std::{sync::Arc, time::Duration};
+
+use ebb_core::SpaceId;
+use ebb_core::{Config, Entry, Replica, record::Body};
+
+pub use crate::mirror::{
+    CallbackError, CheckIn, ConsentCategory, Delivery, Dose, DoseUnit, EbbError, Event, Moment, Record,
+    RecordBody, RecordId, RecordKind, RecordQuery, Retraction, Server, Settings, Source, Start, SyncError,
+    SyncStatus, Taking,
+};
+
+mod mirror;
+
+uniffi::setup_scaffolding!();
+
+/// Where the database's key is kept: implement it over the Keychain or the Android Keystore.
+///
+/// The key is the only secret that ever crosses into the app, and it goes nowhere but there.
+#[uniffi::export(with_foreign)]
+pub trait Vault: Send + Sync {
+    /// Loads the 32 bytes that were saved; none if nothing was ever saved.
+    fn load(&self) -> Result<Option<Vec<u8>>, CallbackError>;
+
+    /// Saves a new key, once, before the database is made.
+    fn save(&self, key: Vec<u8>) -> Result<(), CallbackError>;
+}
+
+/// Told of what happens, after it is durable.
+///
+/// It is called from any thread and may call Ebb. Hand long work to a thread of your own: the
+/// connection waits. Whatever it throws is dropped.
+#[uniffi::export(with_foreign)]
+pub trait Observer: Send + Sync {
+    /// Something happened. There will be more kinds of events: ignore those you do not know.
+    fn on_event(&self, event: Event) -> Result<(), CallbackError>;
+}
+
+/// A device's records, keys and connection.
+///
+/// Calls block for some milliseconds, and what they did is on disk when they return, with or without a
+/// network. Any thread may call.
+#[derive(Debug, uniffi::Object)]
+pub struct Ebb {
+    replica: Replica,
+}
+
+#[uniffi::export]
+impl Ebb {
+    /// Opens the replica in a folder, making it if there is none.
+    ///
+    /// Throws `Unlock` if the vault fails or holds another key, `InUse` if it is open elsewhere,
+    /// `Update` if a newer version of the app wrote it.
+    #[uniffi::constructor]
+    pub fn open(settings: Settings, vault: Arc<dyn Vault>) -> Result<Self, EbbError> {
+        let replica = Replica::open(Config::try_from(settings)?, &mirror::ForeignVault(vault))?;
+        Ok(Self { replica })
+    }
+
+    /// Closes the database and forgets every key; calls after that throw `Unlock`. Open anew to unlock.
+    pub fn lock(&self) {
+        self.replica.lock();
+    }
+
+    /// Logs a dose, taken or not. When this returns, it is on disk.
+    ///
+    /// Without `occurred` it happened now, in UTC; give the phone's own offset to keep the day as lived.
+    /// Throws `FixInput` with the field and what it may hold, `FreeSpace` if the phone is full.
+    #[uniffi::method(default(note = "", occurred = None))]
+    pub fn log_dose(&self, dose: Dose, note: String, occurred: Option<Moment>) -> Result<RecordId, EbbError> {
+        self.log(dose.into(), note, occurred)
+    }
+
+    /// Logs how a day feels. Everything else as in `log_dose`.
+    #[uniffi::method(default(note = "", occurred = None))]
+    pub fn log_check_in(
+        &self,
+        check_in: CheckIn,
+        note: String,
+        occurred: Option<Moment>,
+    ) -> Result<RecordId, EbbError> {
+        self.log(check_in.into(), note, occurred)
+    }
+
+    /// Lists records by the time they happened, newest first.
+    pub fn records(&self, query: RecordQuery) -> Result<Vec<Record>, EbbError> {
+        let space = self.space(query.space)?;
+        let records = self.replica.records(space, &query.into())?;
+        Ok(records.into_iter().map(Record::from).collect())
+    }
+
+    /// Says where one of the patient's own records is now.
+    pub fn delivery(&self, record: RecordId) -> Result<Delivery, EbbError> {
+        Ok(self.replica.delivery(self.replica.own()?, record)?)
+    }
+
+    /// Every space that this replica follows: the patient's own, or those of a clinic's patients.
+    pub fn spaces(&self) -> Result<Vec<SpaceId>, EbbError> {
+        Ok(self.replica.spaces()?)
+    }
+
+    /// The card by which others know this device: show it to whoever shall add it.
+    pub fn card(&self) -> Result<String, EbbError> {
+        Ok(self.replica.card()?.to_string())
+    }
+
+    /// The ticket by which another device, or a clinic, finds the patient's space.
+    pub fn ticket(&self) -> Result<String, EbbError> {
+        Ok(self.replica.ticket()?.to_string())
+    }
+
+    /// Lets the clinic of this card read these categories with their whole history.
+    pub fn grant(&self, card: String, categories: Vec<ConsentCategory>) -> Result<(), EbbError> {
+        Ok(self.replica.grant(&card.parse()?, &categories)?)
+    }
+
+    /// Follows a patient's space, as a clinic; what was granted arrives with the next sync.
+    pub fn follow(&self, ticket: String) -> Result<SpaceId, EbbError> {
+        Ok(self.replica.follow(&ticket.parse()?)?)
+    }
+
+    /// Syncs once: sends what is unsent, fetches what is new.
+    ///
+    /// Throws `OutOfTime` when the budget ends before everything is done; what arrived stays arrived.
+    /// Cancelling stops the waiting, not the sync.
+    #[uniffi::method(default(budget_ms = 30_000))]
+    pub async fn sync(&self, budget_ms: u32) -> Result<(), SyncError> {
+        let budget = Duration::from_millis(budget_ms.into());
+        Ok(self.replica.sync(budget).await.map(drop)?)
+    }
+
+    /// Stays in sync from now on: connects when it can, and again with growing pauses when it cannot.
+    pub fn stay_in_sync(&self) {
+        self.replica.stay_in_sync();
+    }
+
+    /// Ends `stay_in_sync` and closes the connection.
+    pub fn go_offline(&self) {
+        self.replica.go_offline();
+    }
+
+    /// Says that the phone's network changed: what failed before is tried again at once.
+    pub fn network_changed(&self) {
+        self.replica.network_changed();
+    }
+
+    /// How it stands with the server.
+    pub fn status(&self) -> SyncStatus {
+        self.replica.status().into()
+    }
+
+    /// Has an observer told of what happens from now on, as long as this object lives.
+    pub fn watch(&self, observer: Arc<dyn Observer>) {
+        self.replica.watch(Arc::new(mirror::ForeignObserver(observer)));
+    }
+}
+
+impl Ebb {
+    fn log(&self, body: Body, note: String, occurred: Option<Moment>) -> Result<RecordId, EbbError> {
+        let entry = Entry { occurred, ..Entry::new(body).note(note) };
+        Ok(self.replica.log(self.replica.own()?, &entry)?)
+    }
+
+    fn space(&self, space: Option<SpaceId>) -> Result<SpaceId, EbbError> {
+        Ok(space.map_or_else(|| self.replica.own(), Ok)?)
+    }
+}
