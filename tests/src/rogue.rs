@@ -1,0 +1,374 @@
+//! A device that left the path: a member's own keys and database, opened by hand, and a bare connection.
+//!
+//! What a hostile member can do is bounded by its keys, not by our code: so this takes the keys out of a
+//! replica's database and seals, signs and says whatever a test wants.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    fmt::Write,
+    path::Path,
+};
+
+use ebb_core::{
+    keys::{DeviceSecrets, EpochKey},
+    link::{self, Identity, Link, LinkError, ServerAddress, Transport},
+    record::Category,
+    seal::{self, Payload, RecordChanges},
+};
+use ebb_protocol::{
+    envelope::{Envelope, Header, Kind},
+    id::{Epoch, Hash, LogId, Position, Seq, SpaceId, StreamId},
+    roster::{EntryWithWraps, Roster},
+    verify,
+    wire::{self, Acked, FromDevice, FromServer, Hello, Push, Refusal, SignedPins, SpaceHello, Welcome},
+};
+use rusqlite::Connection;
+
+use crate::ward::PATIENCE;
+
+/// Opens a replica's database by hand; the replica must be closed.
+///
+/// # Panics
+/// Where the folder holds no replica.
+#[must_use]
+pub fn open_database(dir: &Path) -> Connection {
+    let key = std::fs::read(dir.join("vault")).expect("a file vault");
+    let hex = key.iter().fold(String::new(), |mut hex, byte| {
+        let _ = write!(hex, "{byte:02x}");
+        hex
+    });
+    let db = Connection::open(dir.join("replica/ebb.db")).expect("the database opens");
+    db.execute_batch(&format!("PRAGMA key = \"x'{hex}'\"")).expect("takes a key");
+    db
+}
+
+/// A member's device whose keys are used for whatever a test wants.
+pub struct Rogue {
+    /// Its secrets.
+    pub secrets: DeviceSecrets,
+    /// The space it is a member of.
+    pub space: SpaceId,
+    /// The log it knew.
+    pub log_id: LogId,
+    /// The roster it knew.
+    pub roster: Roster,
+    streams: BTreeMap<String, StreamId>,
+    keys: BTreeMap<(StreamId, Epoch), EpochKey>,
+    chain: BTreeMap<StreamId, (Seq, Hash)>,
+    salt: u8,
+}
+
+impl Rogue {
+    /// Takes a closed replica's keys, as whoever holds the device can.
+    ///
+    /// # Panics
+    /// Where the folder holds no replica, or it follows no space.
+    #[must_use]
+    pub fn of(dir: &Path) -> Self {
+        let db = open_database(dir);
+        let blob = |sql: &str| db.query_row(sql, [], |row| row.get::<_, Vec<u8>>(0)).expect("is there");
+        let secrets = DeviceSecrets::from_bytes(&blob("SELECT value FROM meta WHERE name = 'device'"));
+        let secrets = secrets.expect("of this version");
+        let id = |bytes: &[u8]| <[u8; 16]>::try_from(bytes).expect("16 bytes");
+        let space = SpaceId(id(&blob("SELECT id FROM space")));
+        let log_id = LogId(id(&blob("SELECT log_id FROM space")));
+        let mut roster = Roster::new(space);
+        let mut query = db.prepare("SELECT bytes FROM roster_entry ORDER BY seq").expect("is there");
+        for bytes in query.query_map([], |row| row.get::<_, Vec<u8>>(0)).expect("reads") {
+            let entry: EntryWithWraps = wire::decode(&bytes.expect("reads")).expect("an entry");
+            let verified = roster.verify(entry).expect("a sound chain");
+            roster.apply(&verified);
+        }
+        let mut query = db.prepare("SELECT label, id FROM stream WHERE label IS NOT NULL").expect("is there");
+        let streams = query.query_map([], |row| Ok((row.get(0)?, row.get::<_, [u8; 16]>(1)?)));
+        let streams = streams.expect("reads").map(|row| row.map(|(label, id)| (label, StreamId(id))));
+        let streams = streams.collect::<Result<_, _>>().expect("reads");
+        let mut query = db.prepare("SELECT stream, epoch, key FROM epoch_key").expect("is there");
+        let rows = query.query_map([], |row| {
+            Ok(((StreamId(row.get(0)?), Epoch(row.get(1)?)), row.get::<_, Vec<u8>>(2)?))
+        });
+        let keys = rows.expect("reads").map(|row| {
+            let (name, key) = row.expect("reads");
+            (name, EpochKey::from_bytes(&key).expect("a key"))
+        });
+        let keys = keys.collect();
+        let mut query = db
+            .prepare("SELECT stream, seq, hash FROM envelope WHERE author = ?1 ORDER BY seq, epoch")
+            .expect("is there");
+        let rows = query.query_map([secrets.id().0], |row| {
+            Ok((StreamId(row.get(0)?), (Seq(row.get(1)?), Hash(row.get(2)?))))
+        });
+        let chain = rows.expect("reads").collect::<Result<_, _>>().expect("reads");
+        Self { secrets, space, log_id, roster, streams, keys, chain, salt: 0 }
+    }
+
+    /// The stream of a category.
+    ///
+    /// # Panics
+    /// Where the device does not know it.
+    #[must_use]
+    pub fn stream(&self, category: Category) -> StreamId {
+        self.streams[category.label()]
+    }
+
+    /// Every epoch key that the device holds.
+    pub fn epoch_keys(&self) -> impl Iterator<Item = &EpochKey> {
+        self.keys.values()
+    }
+
+    /// The actor as which this device writes in a category.
+    #[must_use]
+    pub fn actor(&self, category: Category) -> [u8; 16] {
+        verify::actor_id(&self.secrets.id(), &self.stream(category))
+    }
+
+    /// The header that an honest device would seal next under.
+    ///
+    /// # Panics
+    /// Where the roster does not know the stream.
+    #[must_use]
+    pub fn header(&mut self, category: Category) -> Header {
+        let stream = self.stream(category);
+        let (seq, prev) = self.chain.get(&stream).copied().unwrap_or((Seq(0), Hash::ZERO));
+        self.salt = self.salt.wrapping_add(1);
+        Header {
+            kind: Kind::Changes,
+            space: self.space,
+            stream,
+            author: self.secrets.id(),
+            seq: seq.next(),
+            prev,
+            epoch: self.roster.epoch(&stream).expect("an open stream").epoch,
+            roster_head: self.roster.head().expect("a founded space").hash,
+            log_id: self.log_id,
+            seen_pos: Position(0),
+            seen_hash: Hash::ZERO,
+            salt: [self.salt; 16],
+        }
+    }
+
+    /// Seals a payload under a header; the chain goes on with it only if the test says so.
+    ///
+    /// # Panics
+    /// Where the header is none that can be encoded.
+    #[must_use]
+    pub fn seal(&self, header: &Header, payload: &[u8]) -> Envelope {
+        let newest = (header.stream, self.roster.epoch(&header.stream).expect("an open stream").epoch);
+        let key = self.keys.get(&(header.stream, header.epoch)).unwrap_or_else(|| &self.keys[&newest]);
+        seal::seal(&self.secrets, key, header, payload).expect("a header that can be encoded")
+    }
+
+    /// Notes that the chain goes on behind this envelope.
+    pub fn follow(&mut self, envelope: &Envelope) {
+        let header = envelope.header();
+        self.chain.insert(header.stream, (header.seq, envelope.hash()));
+    }
+
+    /// Seals a payload next in the chain, as an honest device would.
+    #[must_use]
+    pub fn write(&mut self, category: Category, payload: &[u8]) -> Envelope {
+        let header = self.header(category);
+        let envelope = self.seal(&header, payload);
+        self.follow(&envelope);
+        envelope
+    }
+
+    /// What an honest device would say of its place in the space.
+    #[must_use]
+    pub fn hello(&self) -> SpaceHello {
+        let (space, log_id, roster) = (self.space, self.log_id, self.roster.head());
+        SpaceHello { space, log_id, roster, cursors: Vec::new(), own_in_full: false }
+    }
+}
+
+/// One payload of some records, each with its changes.
+///
+/// # Panics
+/// Where it is empty or too large.
+#[must_use]
+pub fn payload(records: &[([u8; 16], &[Vec<u8>])]) -> Vec<u8> {
+    let records =
+        records.iter().map(|(record, changes)| RecordChanges { record: *record, changes: changes.to_vec() });
+    Payload { records: records.collect() }.pack().expect("fits")
+}
+
+/// A well-formed Automerge change of some hundred bytes with as many operations as asked, in run lengths:
+/// each puts null at the key `k`.
+#[must_use]
+pub fn bomb(actor: [u8; 16], operations: u64) -> Vec<u8> {
+    let run = |value: &[u8]| {
+        let mut column = Vec::new();
+        put_unsigned(&mut column, operations);
+        if let Some(last) = column.last_mut().filter(|last| **last & 0x40 != 0) {
+            *last |= 0x80;
+            column.push(0);
+        }
+        column.extend(value);
+        column
+    };
+    let mut booleans = Vec::new();
+    put_unsigned(&mut booleans, operations);
+    // Key, insert, action, value's metadata, predecessors: the columns of Automerge's binary format.
+    let columns: [(u64, Vec<u8>); 5] =
+        [(0x15, run(b"\x01k")), (0x34, booleans), (0x42, run(&[1])), (0x56, run(&[0])), (0x70, run(&[0]))];
+    let mut content = vec![0, 16];
+    content.extend(actor);
+    content.extend([1, 1, 0, 0, 0]);
+    put_unsigned(&mut content, columns.len() as u64);
+    for (column, data) in &columns {
+        put_unsigned(&mut content, *column);
+        put_unsigned(&mut content, data.len() as u64);
+    }
+    content.extend(columns.iter().flat_map(|(_, data)| data));
+    chunk(&content)
+}
+
+/// A change chunk around its content, with the right length and checksum.
+#[must_use]
+pub fn chunk(content: &[u8]) -> Vec<u8> {
+    let mut hashed = vec![1];
+    put_unsigned(&mut hashed, content.len() as u64);
+    hashed.extend(content);
+    let hash = verify::sha256(&[&hashed]);
+    [&[0x85, 0x6f, 0x4a, 0x83], &hash.0[..4], &hashed].concat()
+}
+
+fn put_unsigned(out: &mut Vec<u8>, mut value: u64) {
+    while value > 0x7f {
+        out.push(value as u8 | 0x80);
+        value >>= 7;
+    }
+    out.push(value as u8);
+}
+
+/// A bare connection to a server, which says only what it is told to.
+pub struct Wire {
+    runtime: tokio::runtime::Runtime,
+    link: Link,
+    /// What was heard and not asked for yet.
+    heard: VecDeque<FromServer>,
+}
+
+impl Wire {
+    /// Connects with a device's TLS key.
+    ///
+    /// # Panics
+    /// Where the server does not answer.
+    #[must_use]
+    pub fn connect(address: &ServerAddress, pins: &SignedPins, secrets: &DeviceSecrets) -> Self {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.expect("a runtime starts");
+        let pins = pins.content().expect("pins").tls;
+        let identity = Identity::new(secrets);
+        let link = runtime.block_on(link::connect(Transport::Tcp, address, &identity, &pins));
+        Self { link: link.expect("the server answers"), runtime, heard: VecDeque::new() }
+    }
+
+    /// Connects as a member and introduces itself in its space.
+    #[must_use]
+    pub fn member(address: &ServerAddress, pins: &SignedPins, rogue: &Rogue) -> (Self, Welcome) {
+        let mut wire = Self::connect(address, pins, &rogue.secrets);
+        let welcome = wire.hello(rogue.secrets.id(), vec![rogue.hello()]);
+        (wire, welcome)
+    }
+
+    /// Says Hello and waits for Welcome.
+    ///
+    /// # Panics
+    /// Where the server says something else first.
+    pub fn hello(&mut self, device: ebb_protocol::id::DeviceId, spaces: Vec<SpaceHello>) -> Welcome {
+        self.say(&FromDevice::Hello(Hello { version: wire::VERSION, device, pins_version: 1, spaces }));
+        match self.hear() {
+            Some(FromServer::Welcome(welcome)) => welcome,
+            other => panic!("no welcome, but {other:?}"),
+        }
+    }
+
+    /// Says a frame; a connection that is gone is noticed when hearing.
+    pub fn say(&mut self, frame: &FromDevice) {
+        self.say_bytes(wire::encode_frame(frame));
+    }
+
+    /// Says any bytes.
+    pub fn say_bytes(&mut self, bytes: Vec<u8>) {
+        let _ = self.runtime.block_on(self.link.writer.send(bytes));
+    }
+
+    /// Hears a frame; `None` once the server has closed.
+    ///
+    /// # Panics
+    /// Where nothing comes in time, or no frame.
+    pub fn hear(&mut self) -> Option<FromServer> {
+        if let Some(frame) = self.heard.pop_front() {
+            return Some(frame);
+        }
+        let next = async { tokio::time::timeout(PATIENCE, self.link.reader.next()).await };
+        match self.runtime.block_on(next).expect("the server says something in time") {
+            Ok(Some(frame)) => Some(wire::decode(&frame).expect("a frame of this version")),
+            Ok(None) | Err(LinkError::Lost) => None,
+            Err(error) => panic!("the server breaks the protocol: {error}"),
+        }
+    }
+
+    /// Everything that the server says up to the first frame that fits, that one included; ends early if
+    /// the server closes.
+    pub fn hear_until(&mut self, fits: impl Fn(&FromServer) -> bool) -> Vec<FromServer> {
+        let mut heard = Vec::new();
+        while let Some(frame) = self.hear() {
+            let last = fits(&frame);
+            heard.push(frame);
+            if last {
+                break;
+            }
+        }
+        heard
+    }
+
+    /// Everything that the server has to say for now: all that comes before the answer to a ping.
+    pub fn hear_all(&mut self) -> Vec<FromServer> {
+        self.say(&FromDevice::Ping(7));
+        let mut heard = self.hear_until(|frame| *frame == FromServer::Pong(7));
+        heard.retain(|frame| *frame != FromServer::Pong(7));
+        heard
+    }
+
+    /// Pushes envelopes of one stream and says what came of them.
+    pub fn push(&mut self, space: SpaceId, stream: StreamId, envelopes: Vec<Vec<u8>>) -> Pushed {
+        let envelopes = envelopes.into_iter().map(Into::into).collect();
+        self.say(&FromDevice::Push(Push { space, stream, envelopes, refill: false }));
+        let answers = |frame: &FromServer| {
+            matches!(frame, FromServer::Acked(_) | FromServer::Refused(_) | FromServer::Bye(_))
+        };
+        match self.hear_until(answers).pop() {
+            Some(FromServer::Acked(acked)) => Pushed::Acked(acked),
+            Some(FromServer::Refused(refused)) => Pushed::Refused(refused.reason),
+            Some(FromServer::Bye(bye)) => Pushed::Bye(bye.reason),
+            other => panic!("no answer, but {other:?}"),
+        }
+    }
+
+    /// Pushes one envelope.
+    pub fn push_one(&mut self, envelope: &Envelope) -> Pushed {
+        let Header { space, stream, .. } = *envelope.header();
+        self.push(space, stream, vec![envelope.as_bytes().to_vec()])
+    }
+}
+
+/// What came of a push.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Pushed {
+    /// It is durable.
+    Acked(Acked),
+    /// It was refused.
+    Refused(Refusal),
+    /// The connection was ended for it.
+    Bye(Refusal),
+}
+
+impl Pushed {
+    /// Whether it is durable.
+    #[must_use]
+    pub fn is_acked(&self) -> bool {
+        matches!(self, Self::Acked(_))
+    }
+}
