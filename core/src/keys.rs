@@ -388,6 +388,17 @@ pub(crate) mod testing {
         }
     }
 
+    /// Wycheproof's cases, as `tests/data/wycheproof` has them: name, whether valid, values.
+    pub(crate) fn wycheproof<const N: usize>(lines: &str) -> Vec<(String, bool, [Vec<u8>; N])> {
+        let case = |line: &str| {
+            let fields: Vec<_> = line.split(' ').collect();
+            let [number, result, ref values @ ..] = fields[..] else { panic!("{line}") };
+            let values: Vec<_> = values.iter().map(|value| hex(value.trim_matches('-'))).collect();
+            (format!("{number} {result}"), result == "valid", values.try_into().expect("so many values"))
+        };
+        lines.lines().map(case).collect()
+    }
+
     /// Bytes from hexadecimal digits.
     pub(crate) fn hex(digits: &str) -> Vec<u8> {
         let nibbles: Vec<u8> = digits.chars().map(|c| c.to_digit(16).expect("hexadecimal") as u8).collect();
@@ -397,11 +408,12 @@ pub(crate) mod testing {
 
 #[cfg(test)]
 mod tests {
+    use aws_lc_rs::{aead, hmac};
     use ebb_protocol::{id::MemberId, verify::Signed};
     use rustls::crypto::aws_lc_rs::hpke::DH_KEM_P256_HKDF_SHA256_AES_128;
 
     use super::{
-        testing::{SeededEntropy, hex},
+        testing::{SeededEntropy, hex, wycheproof},
         *,
     };
 
@@ -433,6 +445,17 @@ mod tests {
         let okm: Zeroizing<[u8; 42]> = hkdf_sha256(&[0x0b; 22], &[], &[]);
         let expected = "8da4e775a563c18f715f802a063c5a31b8a11f5c5ee1879ec3454e5f3c738d2d9d201395faa4b61a96c8";
         assert_eq!(okm.to_vec(), hex(expected), "test case 3");
+    }
+
+    #[test]
+    fn hkdf_cases_of_wycheproof() {
+        let cases = wycheproof(include_str!("../../tests/data/wycheproof/hkdf_sha256.txt"));
+        for (case, is_valid, [secret, salt, info, expected]) in &cases {
+            // What is shorter begins what is longer.
+            let okm: Zeroizing<[u8; 128]> = hkdf_sha256(secret, salt, &[info]);
+            assert_eq!(okm.starts_with(expected), *is_valid, "{case}");
+        }
+        assert_eq!(cases.len(), 80);
     }
 
     #[test]
@@ -492,6 +515,62 @@ mod tests {
             assert_eq!(opened.expect("opens").as_slice(), b"Beauty is truth, truth beauty");
             assert!(hpke_open(hpke, &wrapped, b"Ode on a Grecian Urn", b"Count-1", &secret).is_err());
         }
+    }
+
+    /// What RFC 9180 (sections 4.1, 5.1 and 5.2) seals under a known result of Diffie-Hellman: base mode,
+    /// KEM 0x10, KDF 1, AEAD 2.
+    fn hpke_sealed(dh: &[u8], enc: &[u8], to: &[u8], info: &[u8], aad: &[u8], plaintext: &[u8]) -> Vec<u8> {
+        let mac = |key: &[u8], parts: &[&[u8]]| {
+            hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, key), &parts.concat()).as_ref().to_vec()
+        };
+        let (kem, suite): (&[u8], &[u8]) = (b"KEM\0\x10", b"HPKE\0\x10\0\x01\0\x02");
+        let extract =
+            |suite: &[u8], salt: &[u8], label: &[u8], ikm: &[u8]| mac(salt, &[b"HPKE-v1", suite, label, ikm]);
+        let expand = |suite: &[u8], prk: &[u8], label: &[u8], context: &[u8], len: u8| {
+            let mut okm = mac(prk, &[&[0, len], b"HPKE-v1", suite, label, context, &[1]]);
+            okm.truncate(usize::from(len));
+            okm
+        };
+        let prk = extract(kem, &[], b"eae_prk", dh);
+        let shared = expand(kem, &prk, b"shared_secret", &[enc, to].concat(), 32);
+        let (psk, info) = (extract(suite, &[], b"psk_id_hash", &[]), extract(suite, &[], b"info_hash", info));
+        let context = [&[0], &psk[..], &info].concat();
+        let secret = extract(suite, &shared, b"secret", &[]);
+        let key = aead::UnboundKey::new(&aead::AES_256_GCM, &expand(suite, &secret, b"key", &context, 32));
+        let nonce = expand(suite, &secret, b"base_nonce", &context, 12);
+        let nonce = aead::Nonce::try_assume_unique_for_key(&nonce).expect("12 bytes");
+        let mut sealed = plaintext.to_vec();
+        aead::LessSafeKey::new(key.expect("32 bytes"))
+            .seal_in_place_append_tag(nonce, aead::Aad::from(aad), &mut sealed)
+            .expect("short");
+        sealed
+    }
+
+    /// Wycheproof has no cases of HPKE, but of what is below it: each becomes a wrap whose opening needs
+    /// exactly that Diffie-Hellman result. Points off the curve or of another curve and bad encodings are
+    /// refused on either side; so is the one "acceptable" case, a compressed point.
+    #[test]
+    fn ecdh_cases_of_wycheproof() {
+        let (context, key) = (context(), EpochKey::make_epoch_key(&mut SeededEntropy(1)));
+        let cases = wycheproof(include_str!("../../tests/data/wycheproof/ecdh_p256.txt"));
+        for (case, is_valid, [public, private, dh]) in &cases {
+            let mut scalar = [0; 32];
+            let digits = private.strip_prefix(&[0]).unwrap_or(private);
+            scalar[32 - digits.len()..].copy_from_slice(digits);
+            let kem = KemSecret::from_scalar(Zeroizing::new(scalar)).expect("in range");
+            let (info, aad, plain) = (context.info(&kem.public), context.prev_entry.0, key.to_bytes());
+            let sealed = hpke_sealed(dh, public, &kem.public.0, &info, &aad, &plain[..]);
+            let opened = unwrap(&[&public[..], &sealed].concat(), &kem, &context);
+            let wrapped = wrap(&key, &KemKey(public.clone()), &context);
+            if *is_valid {
+                assert_eq!(opened.expect(case).to_bytes(), plain, "{case}");
+                assert!(wrapped.is_ok(), "{case}");
+            } else {
+                assert_eq!(opened.err(), Some(KeyError::Unopened), "{case}");
+                assert_eq!(wrapped, Err(KeyError::BadRecipient), "{case}");
+            }
+        }
+        assert_eq!(cases.len(), 355);
     }
 
     #[test]

@@ -87,14 +87,7 @@ pub fn open(key: &EpochKey, envelope: &Verified<Envelope>) -> Result<Vec<u8>, Un
     let derived = Derived::derive(key, &envelope.header().salt, envelope.associated());
     constant_time::verify_slices_are_equal(&derived.commit, envelope.commit())
         .map_err(|_| Unopened::Commitment)?;
-    let mut body = envelope.ciphertext().to_vec();
-    let len = derived
-        .key
-        .open_in_place(derived.nonce, Aad::from(envelope.associated()), &mut body)
-        .map_err(|_| Unopened::Ciphertext)?
-        .len();
-    body.truncate(len);
-    unpad(body)
+    unpad(decrypt(&derived.key, derived.nonce, envelope.associated(), envelope.ciphertext())?)
 }
 
 /// Seals a roster entry's note: nonce, ciphertext and tag. Notes are not padded.
@@ -111,10 +104,8 @@ pub fn seal_note(
     let mut nonce = [0; NONCE_LEN];
     entropy.fill(&mut nonce);
     let mut bytes = nonce.to_vec();
-    let mut text = text.as_bytes().to_vec();
-    key.seal_in_place_append_tag(Nonce::assume_unique_for_key(nonce), Aad::from(&context), &mut text)
-        .expect("notes are far below AES-GCM's 64 GiB");
-    bytes.extend_from_slice(&text);
+    let nonce = Nonce::assume_unique_for_key(nonce);
+    bytes.extend_from_slice(&encrypt(&key, nonce, &context, text.as_bytes().to_vec()));
     bytes
 }
 
@@ -131,13 +122,8 @@ pub fn open_note(
 ) -> Result<String, Unopened> {
     let (key, context) = note_key(key, space, stream, epoch);
     let (nonce, sealed) = bytes.split_first_chunk::<NONCE_LEN>().ok_or(Unopened::Ciphertext)?;
-    let mut sealed = sealed.to_vec();
-    let len = key
-        .open_in_place(Nonce::assume_unique_for_key(*nonce), Aad::from(&context), &mut sealed)
-        .map_err(|_| Unopened::Ciphertext)?
-        .len();
-    sealed.truncate(len);
-    String::from_utf8(sealed).map_err(|_| Unopened::NotText)
+    let text = decrypt(&key, Nonce::assume_unique_for_key(*nonce), &context, sealed)?;
+    String::from_utf8(text).map_err(|_| Unopened::NotText)
 }
 
 /// Why something was not sealed.
@@ -208,16 +194,13 @@ fn seal_padded(
     secrets: &DeviceSecrets,
     key: &EpochKey,
     header: &Header,
-    mut plaintext: Vec<u8>,
+    plaintext: Vec<u8>,
 ) -> Result<Envelope, Malformed> {
     let body_len = u32::try_from(plaintext.len() + TAG_BYTES).map_err(|_| Malformed::TooLong)?;
     let encoded = header.encode(body_len);
     let derived = Derived::derive(key, &header.salt, &encoded);
-    derived
-        .key
-        .seal_in_place_append_tag(derived.nonce, Aad::from(&encoded), &mut plaintext)
-        .expect("envelopes are far below AES-GCM's 64 GiB");
-    Envelope::assemble(&encoded, &derived.commit, &plaintext, |message| secrets.sign(message))
+    let sealed = encrypt(&derived.key, derived.nonce, &encoded, plaintext);
+    Envelope::assemble(&encoded, &derived.commit, &sealed, |message| secrets.sign(message))
 }
 
 fn unpad(mut plaintext: Vec<u8>) -> Result<Vec<u8>, Unopened> {
@@ -237,6 +220,20 @@ fn note_key(key: &EpochKey, space: &SpaceId, stream: &StreamId, epoch: Epoch) ->
     (aes_256_gcm(&key.derive_bytes(&[], &[&context])), context)
 }
 
+fn encrypt(key: &LessSafeKey, nonce: Nonce, associated: &[u8], mut plaintext: Vec<u8>) -> Vec<u8> {
+    key.seal_in_place_append_tag(nonce, Aad::from(associated), &mut plaintext)
+        .expect("envelopes and notes are far below AES-GCM's 64 GiB");
+    plaintext
+}
+
+fn decrypt(key: &LessSafeKey, nonce: Nonce, associated: &[u8], sealed: &[u8]) -> Result<Vec<u8>, Unopened> {
+    let mut bytes = sealed.to_vec();
+    let opened = key.open_in_place(nonce, Aad::from(associated), &mut bytes);
+    let len = opened.map_err(|_| Unopened::Ciphertext)?.len();
+    bytes.truncate(len);
+    Ok(bytes)
+}
+
 fn aes_256_gcm(key: &[u8; KEY_BYTES]) -> LessSafeKey {
     LessSafeKey::new(UnboundKey::new(&AES_256_GCM, key).expect("32 bytes are an AES-256 key"))
 }
@@ -254,7 +251,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::keys::testing::{SeededEntropy, hex};
+    use crate::keys::testing::{SeededEntropy, hex, wycheproof};
 
     fn device() -> DeviceSecrets {
         DeviceSecrets::make_device(&mut SeededEntropy(1))
@@ -303,13 +300,27 @@ mod tests {
             "d9313225f88406e5a55909c5aff5269a86a7a9531534f7da2e4c303d8a318a721c3c0c95956809532fcf0e2449a6b525\
              b16aedf5aa0de657ba637b39",
         );
-        let mut sealed = hex(
+        let sealed = hex(
             "522dc1f099567d07f47f37a32a84427d643a8cdcbfe5c0c97598a2bd2555d1aa8cb08e48590dbb3da7b08b1056828838\
              c5f61e6393ba7a0abcc9f66276fc6ece0f4e1768cddf8853bb2d551b",
         );
         let key = aes_256_gcm(&key.try_into().expect("32 bytes"));
-        let opened = key.open_in_place(Nonce::assume_unique_for_key(nonce), Aad::from(&aad), &mut sealed);
-        assert_eq!(opened.expect("test case 16"), plaintext);
+        let opened = decrypt(&key, Nonce::assume_unique_for_key(nonce), &aad, &sealed);
+        assert_eq!(opened, Ok(plaintext), "test case 16");
+    }
+
+    #[test]
+    fn aes_256_gcm_cases_of_wycheproof() {
+        let cases = wycheproof(include_str!("../../tests/data/wycheproof/aes_256_gcm.txt"));
+        for (case, is_valid, [key, nonce, aad, plaintext, ciphertext, tag]) in &cases {
+            let key = aes_256_gcm(&key.as_slice().try_into().expect("32 bytes"));
+            let nonce = || Nonce::try_assume_unique_for_key(nonce).expect("12 bytes");
+            let sealed = [&ciphertext[..], tag].concat();
+            let expected = if *is_valid { Ok(plaintext.clone()) } else { Err(Unopened::Ciphertext) };
+            assert_eq!(decrypt(&key, nonce(), aad, &sealed), expected, "{case}");
+            assert_eq!(encrypt(&key, nonce(), aad, plaintext.clone()) == sealed, *is_valid, "{case}");
+        }
+        assert_eq!(cases.len(), 66);
     }
 
     #[test]

@@ -202,7 +202,7 @@ impl Process {
         let mut line = serde_json::to_vec(ask)?;
         line.push(b'\n');
         let input = self.input.as_mut().context("the process was closed")?;
-        input.write_all(&line).await.with_context(|| format!("a process ended, see {}", self.log.display()))
+        input.write_all(&line).await.with_context(|| format!("a process ended; {}", last_words(&self.log)))
     }
 
     /// Waits for the next answer.
@@ -210,7 +210,7 @@ impl Process {
     /// # Errors
     /// If the process has ended, is stuck, or could not do what it was asked.
     pub(crate) async fn answer(&mut self) -> anyhow::Result<Answer> {
-        let log = || format!("see {}", self.log.display());
+        let log = || last_words(&self.log);
         let line = timeout(ANSWER_TIMEOUT, self.answers.next_line()).await;
         let line = line.context("a process does not answer").with_context(log)??;
         let line = line.context("a process ended before it answered").with_context(log)?;
@@ -250,10 +250,23 @@ impl Process {
     /// If it does not end, or not well.
     pub(crate) async fn close(mut self) -> anyhow::Result<()> {
         drop(self.input.take());
-        let status = timeout(CLOSE_TIMEOUT, self.child.wait()).await.context("a process does not end")??;
+        let status = timeout(CLOSE_TIMEOUT, self.child.wait()).await;
+        let status =
+            status.with_context(|| format!("a process does not end; {}", last_words(&self.log)))??;
         if !status.success() {
-            bail!("a process ended with {status}, see {}", self.log.display());
+            bail!("a process ended with {status}; {}", last_words(&self.log));
         }
         Ok(())
     }
 }
+
+/// The end of what a process had to say for developers: its file may be temporary.
+fn last_words(log: &Path) -> String {
+    let text = std::fs::read_to_string(log).unwrap_or_default();
+    let lines: Vec<_> = text.lines().collect();
+    let last = &lines[lines.len().saturating_sub(LAST_LINES)..];
+    format!("the last lines of {}:\n{}", log.display(), last.join("\n"))
+}
+
+/// So many lines tell why a process does not do its part.
+const LAST_LINES: usize = 20;

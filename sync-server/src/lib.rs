@@ -197,6 +197,7 @@ impl<L: Log> Server<L> {
         }
         // With the last of it go the threads, once everything offered is committed.
         drop(shared);
+        tracing::info!("the connections have ended, the log closes");
         tokio::task::spawn_blocking(move || threads.join()).await.context("joining the log's threads")?;
         Ok(())
     }

@@ -37,6 +37,9 @@ pub const HANDSHAKES_BEFORE_RETRY: usize = 500;
 pub const HANDSHAKES_MAX: usize = 4_000;
 /// A handshake, and after it the stream, must come within this time: as long as a first frame may take.
 const HANDSHAKE_MS_MAX: u64 = wire::HELLO_MS_MAX;
+/// How long peers are given to see that their connection ended: three probe timeouts of a path that nothing
+/// is known about yet (RFC 9002 section 6.2.2).
+const DRAIN_MS_MAX: u64 = 3_000;
 /// Bytes that a connection may send before they are read, on its one stream and altogether.
 const RECEIVE_WINDOW_BYTES: u32 = 1 << 20;
 /// Bytes that a connection may have sent and not acknowledged: 1 MiB a round trip of 100 ms is 80 Mbit/s.
@@ -147,7 +150,11 @@ pub(crate) async fn serve_quic(endpoint: quinn::Endpoint, gate: Arc<Gate>, share
     }
     while tasks.join_next().await.is_some() {}
     endpoint.close(VarInt::from_u32(0), b"");
-    endpoint.wait_idle().await;
+    // The closing socket ends what is left (RFC 9000 section 10.2): a phone that vanished must not keep a
+    // server from stopping.
+    if tokio::time::timeout(Duration::from_millis(DRAIN_MS_MAX), endpoint.wait_idle()).await.is_err() {
+        tracing::debug!(connections = endpoint.open_connections(), "some QUIC peers did not see the end");
+    }
 }
 
 async fn quic_connection(incoming: quinn::Incoming, handshake: Handshake, shared: Arc<Shared>) {
@@ -157,11 +164,11 @@ async fn quic_connection(incoming: quinn::Incoming, handshake: Handshake, shared
         let streams = connection.accept_bi().await?;
         anyhow::Ok((connection, streams))
     };
-    let begun = tokio::time::timeout(Duration::from_millis(HANDSHAKE_MS_MAX), begun).await;
+    let begun = within_handshake(&shared, begun).await;
     let (connection, (send, receive)) = match begun {
-        Ok(Ok(begun)) => begun,
-        Ok(Err(error)) => return tracing::debug!(%from, %error, "a QUIC handshake failed"),
-        Err(_) => return tracing::debug!(%from, "a QUIC handshake took too long"),
+        Some(Ok(begun)) => begun,
+        Some(Err(error)) => return tracing::debug!(%from, %error, "a QUIC handshake failed"),
+        None => return tracing::debug!(%from, "a QUIC handshake took too long"),
     };
     let Ok(_permit) = handshake.0.connections.clone().try_acquire_owned() else {
         return connection.close(VarInt::from_u32(0), b"");
@@ -178,6 +185,15 @@ async fn quic_connection(incoming: quinn::Incoming, handshake: Handshake, shared
     shared.metrics.connected("quic");
     connection::serve(shared, tls, exporter, receive, send).await;
     connection.close(VarInt::from_u32(0), b"");
+}
+
+/// What `handshake` gives, unless it takes too long or the server stops.
+pub(crate) async fn within_handshake<T>(shared: &Shared, handshake: impl Future<Output = T>) -> Option<T> {
+    let mut stopping = shared.stopping.clone();
+    tokio::select! {
+        begun = tokio::time::timeout(Duration::from_millis(HANDSHAKE_MS_MAX), handshake) => begun.ok(),
+        () = stops(&mut stopping) => None,
+    }
 }
 
 /// Takes TCP connections until the server stops.
@@ -226,12 +242,10 @@ async fn tcp_connection(
 ) {
     // Frames are written whole: waiting for more to send only delays them.
     let _ = stream.set_nodelay(true);
-    let accepted =
-        tokio::time::timeout(Duration::from_millis(HANDSHAKE_MS_MAX), acceptor.accept(stream)).await;
-    let stream = match accepted {
-        Ok(Ok(stream)) => stream,
-        Ok(Err(error)) => return tracing::debug!(%from, %error, "a TLS handshake failed"),
-        Err(_) => return tracing::debug!(%from, "a TLS handshake took too long"),
+    let stream = match within_handshake(&shared, acceptor.accept(stream)).await {
+        Some(Ok(stream)) => stream,
+        Some(Err(error)) => return tracing::debug!(%from, %error, "a TLS handshake failed"),
+        None => return tracing::debug!(%from, "a TLS handshake took too long"),
     };
     let Ok(_permit) = handshake.0.connections.clone().try_acquire_owned() else { return };
     drop(handshake);

@@ -498,8 +498,8 @@ async fn a_full_disk_is_told_and_survived() {
     server.stop().await;
 }
 
-/// A connection over a pipe, on tokio's own paused clock.
-fn piped(device: &Device) -> (Link, watch::Sender<bool>) {
+/// What connections share, on tokio's own paused clock.
+fn unserved() -> (Shared, watch::Sender<bool>) {
     let start = tokio::time::Instant::now();
     let clock = Clock::new(move || Millis(u64::try_from(start.elapsed().as_millis()).expect("a short test")));
     let hub = Arc::<Hub>::default();
@@ -514,7 +514,12 @@ fn piped(device: &Device) -> (Link, watch::Sender<bool>) {
         metrics: Arc::default(),
     })
     .unwrap();
-    let (shared, stop) = shared(clock, hub, storage);
+    shared(clock, hub, storage)
+}
+
+/// A connection over a pipe, on tokio's own paused clock.
+fn piped(device: &Device) -> (Link, watch::Sender<bool>) {
+    let (shared, stop) = unserved();
     let (near, far) = tokio::io::duplex(64 << 10);
     let (reader, writer) = tokio::io::split(far);
     tokio::spawn(serve(Arc::new(shared), device.tls.public(), [5; 32], reader, writer));
@@ -527,6 +532,15 @@ async fn who_says_nothing_is_left_after_five_seconds() {
     let started = tokio::time::Instant::now();
     assert!(link.hear().await.is_none());
     assert_eq!(started.elapsed(), Duration::from_millis(wire::HELLO_MS_MAX));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_handshake_under_way_does_not_keep_the_server_from_stopping() {
+    let (shared, stop) = unserved();
+    let started = tokio::time::Instant::now();
+    stop.send(true).unwrap();
+    assert!(listen::within_handshake(&shared, std::future::pending::<()>()).await.is_none());
+    assert_eq!(started.elapsed(), Duration::ZERO);
 }
 
 #[tokio::test(start_paused = true)]

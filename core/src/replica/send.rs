@@ -265,3 +265,6 @@ fn pack(batch: &[Unsealed]) -> Result<Vec<u8>> {
     }
     Payload { records }.pack().map_err(Error::bug)
 }
+
+#[cfg(test)]
+mod tests;

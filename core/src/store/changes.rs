@@ -91,12 +91,13 @@ pub(crate) fn unsealed(
     rows.collect()
 }
 
-/// The streams of a space that hold changes which no envelope carries yet.
+/// The streams of a space that hold changes which no envelope carries yet, that of the newest record last:
+/// what is sealed last is sent first.
 pub(crate) fn unsealed_streams(db: &Connection, space: &SpaceId) -> SqlResult<Vec<StreamId>> {
     let mut query = db.prepare_cached(
         "SELECT r.stream, max(c.record) AS newest FROM change c
          JOIN record r ON r.space = c.space AND r.id = c.record
-         WHERE c.space = ?1 AND c.envelope IS NULL GROUP BY r.stream ORDER BY newest DESC",
+         WHERE c.space = ?1 AND c.envelope IS NULL GROUP BY r.stream ORDER BY newest",
     )?;
     let rows = query.query_map([space.0], |row| id(row, 0).map(StreamId))?;
     rows.collect()

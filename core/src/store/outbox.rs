@@ -204,7 +204,7 @@ pub(crate) fn newest_of(
 }
 
 /// Envelopes that the server does not have and that are to be sent: this device's own, and after a loss
-/// also others'. As many as `bytes_max` holds, and whether there are more.
+/// also others'. Streams sealed last come first. As many as `bytes_max` holds, and whether there are more.
 pub(crate) fn unsent(
     db: &Connection,
     space: &SpaceId,
@@ -215,24 +215,35 @@ pub(crate) fn unsent(
 ) -> SqlResult<(Vec<Stored>, bool)> {
     let mut query = db.prepare_cached(
         "SELECT row, stream, author, seq, hash, was_placed, bytes FROM envelope
-         WHERE space = ?1 AND position IS NULL AND (?3 OR author = ?2)
+         WHERE space = ?1 AND position IS NULL AND stream = ?4 AND (?3 OR author = ?2)
            AND verdict IN ('accepted', 'sealed', 'held')
-         ORDER BY stream, author, seq, epoch",
+         ORDER BY author, seq, epoch",
     )?;
-    let mut rows = query.query(params![space.0, own.0, others])?;
     let (mut unsent, mut bytes) = (Vec::new(), 0);
-    while let Some(row) = rows.next()? {
-        if !wanted(&StreamId(id(row, 1)?), &Hash(id(row, 4)?)) {
-            continue;
+    for stream in unsent_streams(db, space)? {
+        let mut rows = query.query(params![space.0, own.0, others, stream.0])?;
+        while let Some(row) = rows.next()? {
+            if !wanted(&stream, &Hash(id(row, 4)?)) {
+                continue;
+            }
+            let envelope = stored(row)?;
+            bytes += envelope.bytes.len();
+            if bytes > bytes_max {
+                return Ok((unsent, true));
+            }
+            unsent.push(envelope);
         }
-        let envelope = stored(row)?;
-        bytes += envelope.bytes.len();
-        if bytes > bytes_max {
-            return Ok((unsent, true));
-        }
-        unsent.push(envelope);
     }
     Ok((unsent, false))
+}
+
+/// The streams of which the server lacks envelopes, those sealed last first.
+fn unsent_streams(db: &Connection, space: &SpaceId) -> SqlResult<Vec<StreamId>> {
+    let mut query = db.prepare_cached(
+        "SELECT stream FROM envelope WHERE space = ?1 AND position IS NULL
+         GROUP BY stream ORDER BY max(row) DESC",
+    )?;
+    query.query_map([space.0], |row| id(row, 0).map(StreamId))?.collect()
 }
 
 /// How many envelopes of a space are at the server, as far as this device knows.
