@@ -14,17 +14,12 @@ use std::{
 
 use base64::Engine as _;
 use ebb_core::{
-    Category, Config, Drive, Entry, FileVault, LinkAction, Replica, Start,
-    link::{self, Identity, Link, Transport},
+    Category, Entry, Start, link,
     record::{CheckIn, Moment, Unit},
 };
-use ebb_protocol::{
-    client::Input,
-    wire::{self, FromServer},
-};
 use ebb_tests::{
-    rogue::Rogue,
-    ward::{PATIENCE, TestDevice, TestServer, assert_no_errors, block_on},
+    rogue::{ByHand, Rogue},
+    ward::{TestDevice, TestServer, assert_no_errors, block_on},
 };
 use flate2::{Decompress, FlushDecompress};
 use tokio::{
@@ -194,55 +189,6 @@ fn entries() -> Vec<Entry> {
     ]
 }
 
-/// Records every frame that a replica sends, driving it by hand.
-struct Recorder {
-    replica: Replica,
-    identity: Identity,
-    server: link::ServerAddress,
-    pins: wire::SignedPins,
-    sent: Vec<u8>,
-}
-
-impl Recorder {
-    async fn sync(&mut self) {
-        let until = self.replica.with_engine(|engine| Ok(engine.until(PATIENCE))).unwrap();
-        let mut link: Option<Link> = None;
-        let mut inputs = vec![Input::SyncUntil(until)];
-        loop {
-            while let Some(input) = inputs.pop() {
-                for action in self.replica.with_engine(|engine| Ok(engine.handle(input))).unwrap() {
-                    match (action, &mut link) {
-                        (LinkAction::Connect, _) => {
-                            let pins = self.pins.content().unwrap().tls;
-                            let made =
-                                link::connect(Transport::Tcp, &self.server, &self.identity, &pins).await;
-                            let made = made.expect("the server answers");
-                            inputs.push(Input::Connected { exporter: made.exporter });
-                            link = Some(made);
-                        }
-                        (LinkAction::Send(frame), Some(link)) => {
-                            self.sent.extend_from_slice(&frame);
-                            link.writer.send(frame).await.expect("the server takes it");
-                        }
-                        (LinkAction::Close, link) => {
-                            if let Some(link) = link.take() {
-                                link.close().await;
-                            }
-                            return;
-                        }
-                        (LinkAction::Send(_), None) => panic!("a frame without a link"),
-                    }
-                }
-            }
-            let reader = &mut link.as_mut().expect("connected").reader;
-            let frame = tokio::time::timeout(PATIENCE, reader.next()).await.expect("in time");
-            let frame: FromServer =
-                wire::decode(&frame.expect("heard").expect("not closed")).expect("a frame");
-            inputs.push(Input::Frame(frame));
-        }
-    }
-}
-
 /// Passes connections on and keeps every byte of both directions.
 async fn record(listener: TcpListener, to: String, seen: Arc<Mutex<Vec<u8>>>) {
     while let Ok((from, _)) = listener.accept().await {
@@ -284,11 +230,10 @@ fn the_server_sees_no_word_and_no_key() {
     let shared = [Category::Medication, Category::Symptoms, Category::Messages, Category::SubstanceUse];
     phone.replica.grant(&clinic.replica.card().unwrap(), &shared).unwrap();
     let space = clinic.replica.follow(&phone.replica.ticket().unwrap()).unwrap();
-    let (dir, vault) = (phone.dir.join("replica"), phone.dir.join("vault"));
     phone.replica.lock();
     let keys = Rogue::of(&phone.dir);
     let mut needles = Needles::of_text(CANARY)
-        .and(Needles::of_bytes("the database's key", &std::fs::read(&vault).unwrap()));
+        .and(Needles::of_bytes("the database's key", &std::fs::read(phone.dir.join("vault")).unwrap()));
     let secrets = keys.secrets.to_bytes();
     for (name, seed) in
         ["the signing seed", "the TLS seed", "the KEM scalar"].iter().zip(secrets[1..].chunks(32))
@@ -305,11 +250,7 @@ fn the_server_sees_no_word_and_no_key() {
         let address =
             link::ServerAddress { quic: String::new(), tcp: proxy.local_addr().unwrap().to_string() };
         tokio::spawn(record(proxy, server.address.tcp.clone(), wired.clone()));
-        let config = Config { drive: Drive::Manual, ..Config::new(dir) };
-        let replica =
-            Replica::open(config.server(address.clone(), server.pins.clone()), &FileVault(vault)).unwrap();
-        let (identity, pins) = (Identity::new(&keys.secrets), server.pins.clone());
-        let mut recorder = Recorder { replica, identity, server: address, pins, sent: Vec::new() };
+        let mut recorder = ByHand::open(&phone.dir, &address, &server.pins);
         for _ in 0..2 {
             for entry in entries() {
                 let id = recorder.replica.log(space, &entry).unwrap();
@@ -317,9 +258,9 @@ fn the_server_sees_no_word_and_no_key() {
                 recorder.replica.edit(space, id, &entry.note(format!("again {CANARY}"))).unwrap();
             }
             recorder.replica.rotate(Category::Medication).unwrap();
-            recorder.sync().await;
+            recorder.sync_until(|_| false).await;
             // What a new key needs goes out after the roster's own round trip.
-            recorder.sync().await;
+            recorder.sync_until(|_| false).await;
         }
         let (_, undelivered) = recorder.replica.with_engine(|engine| engine.count(&space)).unwrap();
         assert_eq!(undelivered, 0);

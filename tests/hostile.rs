@@ -12,6 +12,7 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
+    time::Instant,
 };
 
 use ebb_core::{
@@ -24,8 +25,9 @@ use ebb_core::{
     seal::PAYLOAD_VERSION,
 };
 use ebb_protocol::{
-    envelope::Envelope,
-    id::{Epoch, Hash, LogId, Millis, Seq, SpaceId},
+    envelope::{Envelope, Header},
+    id::{DeviceId, Epoch, Hash, LogId, Millis, Seq, SpaceId},
+    verify::{self, Signed},
     wire::{
         self, FRAME_BYTES_MAX, FromDevice, FromServer, Hello, Push, Refusal, SignedPins, SpaceHello,
         SpaceWelcome,
@@ -33,13 +35,16 @@ use ebb_protocol::{
 };
 use ebb_tests::{
     disk::{Disk, FileKind},
-    rogue::{Pushed, Rogue, Wire, bomb, chunk, open_database, payload},
+    rogue::{ByHand, Pushed, Rogue, Wire, bomb, chunk, open_database, payload, smuggle},
     ward::{
         Events, LocalServer, PATIENCE, TestDevice, TestServer, Told, assert_no_errors, block_on, craving,
         dose, show_logs, wait_for,
     },
 };
 use tempfile::TempDir;
+
+#[path = "hostile/server.rs"]
+mod server;
 
 const NODE: &str = env!("CARGO_BIN_EXE_ebb-tests-node");
 const SHARED: [Category; 4] =
@@ -223,6 +228,13 @@ fn payloads_that_are_none_are_parked_whole_and_the_chain_goes_on() {
     let aside = ward.phone.replica.with_engine(|engine| engine.set_aside()).unwrap();
     assert_eq!(aside, (0, 7));
     ward.still_serves();
+    ward.phone.replica.lock();
+    let db = open_database(&ward.phone.dir);
+    let mut query = db.prepare("SELECT reason FROM quarantine ORDER BY envelope").unwrap();
+    let reasons: Vec<String> = query.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect();
+    let of_payloads = ["empty", "version", "deflate", "deflate", "too_long", "trailing"];
+    let expected = of_payloads.map(|reason| format!("payload_{reason}"));
+    assert_eq!(reasons, [&expected[..], &["commitment".to_owned()]].concat());
     assert_no_errors();
 }
 
@@ -257,11 +269,16 @@ fn a_bomb_costs_next_to_nothing_to_refuse() {
     let mut rogue = ward.rogue_clinic();
     let mut wire = ward.wire(&rogue);
     let actor = rogue.actor(Category::Observations);
-    let many: Vec<_> = (0..4_000).map(|_| bomb(actor, 10_000)).collect();
-    assert!(wire.push_one(&rogue.write(Category::Observations, &payload(&[([1; 16], &many)]))).is_acked());
-    ward.phone.sync();
-    let aside = ward.phone.replica.with_engine(|engine| engine.set_aside()).unwrap();
-    assert_eq!(aside, (0, 1), "the payload is parked as one");
+    for (parked, (changes, operations)) in (1..).zip([(4_000, 10_000), (8_000, 7)]) {
+        let many: Vec<_> = (0..changes).map(|_| bomb(actor, operations)).collect();
+        let packed = payload(&[([parked; 16], &many)]);
+        assert!(wire.push_one(&rogue.write(Category::Observations, &packed)).is_acked());
+        let started = Instant::now();
+        ward.phone.sync();
+        eprintln!("{changes} changes of {operations} operations: in sync after {:?}", started.elapsed());
+        let aside = ward.phone.replica.with_engine(|engine| engine.set_aside()).unwrap();
+        assert_eq!(aside, (0, u64::from(parked)), "the payload is parked as one");
+    }
     assert!(ward.phone.records(ward.space).is_empty());
     ward.still_serves();
 }
@@ -666,6 +683,8 @@ fn a_phone_restored_from_an_older_copy_freezes_and_does_not_fork() {
     let ward = Ward::open();
     let before = ward.phone.replica.log(ward.space, &craving(1)).unwrap();
     ward.phone.sync();
+    // In the copy, but not yet sent when that was made.
+    let between = ward.phone.replica.log(ward.space, &craving(5)).unwrap();
     ward.phone.replica.lock();
     let (files_of, kept) = (ward.phone.dir.join("replica"), ward.root.path().join("kept"));
     copy(&files_of, &kept);
@@ -684,14 +703,23 @@ fn a_phone_restored_from_an_older_copy_freezes_and_does_not_fork() {
     wait_for(&told, |told| matches!(told, Told::Frozen(space) if *space == ward.space));
     let _ = block_on(phone.replica.sync(PATIENCE));
     let here = ids(&phone.records(ward.space));
-    assert_eq!(here, [before, after, unsent].into(), "nothing is lost, and what was forgotten is back");
+    assert_eq!(
+        here,
+        [before, between, after, unsent].into(),
+        "nothing is lost, and what was forgotten is back"
+    );
     assert_eq!(phone.replica.delivery(ward.space, unsent).unwrap(), Delivery::OnPhone);
+    assert_eq!(phone.replica.delivery(ward.space, between).unwrap(), Delivery::OnServer);
     // It still takes what is logged, and stays frozen.
     let later = phone.replica.log(ward.space, &craving(4)).unwrap();
     let _ = block_on(phone.replica.sync(PATIENCE));
     assert_eq!(phone.replica.delivery(ward.space, later).unwrap(), Delivery::OnPhone);
     ward.clinic.sync();
-    assert_eq!(ids(&ward.clinic.records(ward.space)), [before, after].into(), "the log has one history");
+    assert_eq!(
+        ids(&ward.clinic.records(ward.space)),
+        [before, between, after].into(),
+        "the log has one history"
+    );
     assert_no_errors();
 }
 

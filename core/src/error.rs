@@ -35,9 +35,23 @@ pub enum Error {
 /// The private cause of an [`Error`], for developers' logs.
 pub struct Cause(Box<dyn StdError + Send + Sync>);
 
+/// The database could not be read as it should: its disk failed once, or it is damaged.
+#[derive(Debug, thiserror::Error)]
+#[error("the database could not be read: {0}")]
+struct Unread(String);
+
 impl Cause {
     pub(crate) fn new(cause: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
         Self(cause.into())
+    }
+
+    /// A cause after which the database must be opened anew before it can be trusted to answer.
+    pub(crate) fn unread(what: String) -> Self {
+        Self::new(Unread(what))
+    }
+
+    pub(crate) fn is_unread(&self) -> bool {
+        self.0.is::<Unread>()
     }
 }
 

@@ -12,9 +12,14 @@ mod sharing;
 mod sync;
 mod watch;
 
-use std::{path::PathBuf, sync::Arc};
+use std::{
+    path::PathBuf,
+    sync::{Arc, OnceLock},
+    time::Instant,
+};
 
 use ebb_protocol::{
+    client::Input,
     id::{Millis, SpaceId},
     wire::{Pins, SignedPins},
 };
@@ -96,6 +101,15 @@ impl Vault for FileVault {
 pub trait Clock: Send + Sync {
     /// Milliseconds since the Unix epoch. It may be wrong and may jump; nothing breaks if it does.
     fn now(&self) -> Millis;
+
+    /// Milliseconds since some moment, never going back: what pauses and time limits are measured with, so
+    /// that a clock set back by a day does not keep a device from its server for a day. A simulation gives
+    /// its own.
+    fn steady(&self) -> Millis {
+        static START: OnceLock<Instant> = OnceLock::new();
+        let since = START.get_or_init(Instant::now).elapsed();
+        Millis(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+    }
 
     /// Minutes that the local time is ahead of UTC.
     fn offset_minutes(&self) -> i16 {
@@ -392,8 +406,27 @@ impl Replica {
     /// # Errors
     /// [`Error::Unlock`] when locked, and what `work` fails with.
     pub fn with_engine<T>(&self, work: impl FnOnce(&mut Engine) -> Result<T>) -> Result<T> {
+        self.unlocked(|engine| {
+            engine.store.whole()?;
+            work(engine).map_err(|error| engine.sobered(error))
+        })?
+    }
+
+    fn unlocked<T>(&self, work: impl FnOnce(&mut Engine) -> T) -> Result<T> {
         let mut engine = self.shared.engine.lock();
-        work(engine.as_mut().ok_or_else(|| Error::Unlock(Cause::new("the replica is locked")))?)
+        Ok(work(engine.as_mut().ok_or_else(|| Error::Unlock(Cause::new("the replica is locked")))?))
+    }
+
+    /// Takes what happened to the connection, tells observers, and says what to do with the link: for
+    /// whoever drives a replica by hand ([`Drive::Manual`]).
+    ///
+    /// # Errors
+    /// [`Error::Unlock`] when locked.
+    pub fn drive(&self, input: Input) -> Result<Vec<LinkAction>> {
+        let drive = |engine: &mut Engine| (engine.handle(input), engine.take_events(), engine.clock.now());
+        let (actions, events, now) = self.unlocked(drive)?;
+        self.shared.tell(&events, now);
+        Ok(actions)
     }
 
     /// Runs something that may have changed records, then tells observers and the connection.

@@ -15,7 +15,7 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
+use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior, config::DbConfig, ffi};
 use zeroize::Zeroizing;
 
 use crate::{
@@ -42,7 +42,11 @@ pub(crate) type SqlResult<T> = rusqlite::Result<T>;
 /// An open database.
 pub(crate) struct Store {
     connection: Connection,
-    _lock: FolderLock,
+    /// Whether the connection stands for one that could not be opened anew yet.
+    is_out: bool,
+    key: Zeroizing<[u8; 32]>,
+    vfs: Option<String>,
+    lock: FolderLock,
 }
 
 /// Keeps other processes (and other replicas of this one) out of a replica's folder.
@@ -84,13 +88,40 @@ impl Store {
         let file = lock.database();
         let key_is_right = check_key(&file, key)?;
         let not_a_database = |error: rusqlite::Error| match error.sqlite_error_code() {
-            // With the right key, the file is damaged: to unlock again would not help.
             Some(ErrorCode::NotADatabase) if !key_is_right => Error::Unlock(Cause::new(code_of(&error))),
+            // With the right key, the file is damaged: to unlock again would not help.
+            Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) => Error::bug(code_of(&error)),
             _ => error.into(),
         };
         let mut connection = connect(&file, key, vfs).map_err(not_a_database)?;
         migrate(&mut connection)?;
-        Ok(Self { connection, _lock: lock })
+        Ok(Self { connection, is_out: false, key: Zeroizing::new(*key), vfs: vfs.map(str::to_owned), lock })
+    }
+
+    /// Opens the file anew after an error that a read that failed once explains as well as damage does.
+    ///
+    /// SQLCipher takes a page that could not be read for one that was tampered with, and from then on fails
+    /// whatever the connection is asked.
+    ///
+    /// # Errors
+    /// If it does not open now; [`Store::whole`] tries again.
+    pub(crate) fn renew(&mut self) -> Result<()> {
+        let old = std::mem::replace(&mut self.connection, Connection::open_in_memory()?);
+        self.is_out = true;
+        // What a connection in this state would write back on closing is left to the next one.
+        let _ = old.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true);
+        drop(old);
+        self.connection = connect(&self.lock.database(), &self.key, self.vfs.as_deref())?;
+        self.is_out = false;
+        Ok(())
+    }
+
+    /// Sees to it that there is a connection to the file.
+    ///
+    /// # Errors
+    /// If there was none, and there can be none now.
+    pub(crate) fn whole(&mut self) -> Result<()> {
+        if self.is_out { self.renew() } else { Ok(()) }
     }
 
     /// Runs a transaction: all of it becomes durable, or none.
@@ -138,25 +169,27 @@ fn write_durably(path: &Path, bytes: &[u8]) -> Result<()> {
     write().map_err(io)
 }
 
-/// Opens and keys a connection.
+/// Opens and keys a connection; a file that cannot be read, or seems damaged, gets some more tries.
 ///
-/// Keying is known to fail now and then (SQLITE_ERROR from `PRAGMA key`, nothing touched) while another
-/// thread of the same process opens or closes an SQLCipher database: so one at a time, and a failure of
-/// that kind is tried again.
+/// `sqlite3_initialize` lets other threads through before SQLCipher's part of it (SQLITE_EXTRA_INIT) has
+/// run: who comes in between, when a process opens its first databases, hears SQLITE_ERROR from
+/// `PRAGMA key`, and nothing was touched. So one at a time; and since others in the process may be using
+/// SQLite too, a failure of that kind is tried again.
 fn connect(file: &Path, key: &[u8; 32], vfs: Option<&str>) -> SqlResult<Connection> {
     static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
     let _turn = ONE_AT_A_TIME.lock();
     let mut tries = 1;
     loop {
         match connect_once(file, key, vfs) {
-            Err(error)
-                if error.sqlite_error_code() == Some(ErrorCode::Unknown) && tries < KEYING_TRIES_MAX =>
-            {
-                tries += 1;
-            }
+            Err(error) if tries < KEYING_TRIES_MAX && is_worth_a_try(&error) => tries += 1,
             outcome => return outcome,
         }
     }
+}
+
+fn is_worth_a_try(error: &rusqlite::Error) -> bool {
+    let code = error.sqlite_error_code();
+    matches!(code, Some(ErrorCode::Unknown | ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt))
 }
 
 fn connect_once(file: &Path, key: &[u8; 32], vfs: Option<&str>) -> SqlResult<Connection> {
@@ -167,10 +200,13 @@ fn connect_once(file: &Path, key: &[u8; 32], vfs: Option<&str>) -> SqlResult<Con
         None => Connection::open_with_flags(file, flags)?,
     };
     let hex: Zeroizing<String> = Zeroizing::new(key.iter().map(|byte| format!("{byte:02x}")).collect());
-    // A raw key: there is nothing to stretch, and a passphrase costs 180 ms at every open.
+    // A raw key: there is nothing to stretch, and a passphrase costs 180 ms at every open. Pages carry an
+    // HMAC-SHA-256: phones and PCs have instructions for it, which few have for SQLCipher's own choice,
+    // SHA-512, where it was half of what a commit cost.
     connection.execute_batch(&Zeroizing::new(format!(
         "PRAGMA cipher_log_level = NONE;
          PRAGMA key = \"x'{}'\";
+         PRAGMA cipher_hmac_algorithm = HMAC_SHA256;
          PRAGMA locking_mode = EXCLUSIVE;
          PRAGMA mmap_size = 0;
          PRAGMA cache_size = -{CACHE_KIB};
@@ -179,7 +215,18 @@ fn connect_once(file: &Path, key: &[u8; 32], vfs: Option<&str>) -> SqlResult<Con
         *hex
     )))?;
     connection.query_row("SELECT count(*) FROM sqlite_master", [], |_| Ok(()))?;
-    connection.execute_batch("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;")?;
+    // To its end: the row comes first, and then the failure to make it so. With a rollback journal, which it
+    // would stay with, a power cut could undo what was saved (FULL does not sync that journal's deletion).
+    let mut set = connection.prepare("PRAGMA journal_mode = WAL")?;
+    let modes: Vec<String> = set.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?;
+    drop(set);
+    if modes != ["wal"] {
+        return Err(rusqlite::Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_IOERR), None));
+    }
+    connection.execute_batch("PRAGMA synchronous = FULL")?;
+    // What an earlier process wrote and could not sync is in the operating system's cache, perhaps nowhere
+    // else, and would be found in the log as if it were durable: moved into the file and synced, it is.
+    connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?;
     connection.busy_timeout(Duration::from_millis(0))?;
     Ok(connection)
 }
@@ -217,12 +264,25 @@ fn code_of(error: &rusqlite::Error) -> String {
     }
 }
 
+/// Whether it was reading that failed. A connection whose sync failed must go on: it writes over what was not
+/// synced, while a new one would take it for durable.
+fn failed_to_read(error: &rusqlite::Error) -> bool {
+    let read = [ffi::SQLITE_IOERR_READ, ffi::SQLITE_IOERR_SHORT_READ];
+    matches!(error, rusqlite::Error::SqliteFailure(failure, _) if read.contains(&failure.extended_code))
+}
+
 impl From<rusqlite::Error> for Error {
     fn from(error: rusqlite::Error) -> Self {
         let cause = Cause::new(code_of(&error));
         match error.sqlite_error_code() {
             Some(ErrorCode::DiskFull) => Self::FreeSpace(cause),
             Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => Self::InUse(cause),
+            Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) => {
+                Self::Retry(Cause::unread(code_of(&error)))
+            }
+            Some(ErrorCode::SystemIoFailure) if failed_to_read(&error) => {
+                Self::Retry(Cause::unread(code_of(&error)))
+            }
             Some(
                 ErrorCode::SystemIoFailure
                 | ErrorCode::CannotOpen
@@ -239,3 +299,6 @@ impl From<rusqlite::Error> for Error {
 pub(crate) fn id<const N: usize>(row: &rusqlite::Row<'_>, column: usize) -> SqlResult<[u8; N]> {
     row.get::<_, [u8; N]>(column)
 }
+
+#[cfg(test)]
+mod tests;

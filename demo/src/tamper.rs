@@ -16,7 +16,8 @@ pub(crate) fn flip_one_field(database: &Path, key: &Path) -> anyhow::Result<()> 
     let key = std::fs::read(key).context("there is no key")?;
     let key: String = key.iter().map(|byte| format!("{byte:02x}")).collect();
     let database = Connection::open(database)?;
-    database.execute_batch(&format!("PRAGMA key = \"x'{key}'\""))?;
+    database
+        .execute_batch(&format!("PRAGMA key = \"x'{key}'\"; PRAGMA cipher_hmac_algorithm = HMAC_SHA256"))?;
     let mut select = database.prepare(
         // What the clinic did not write itself: of that, its copy is the far side's.
         "SELECT space, id, value FROM record WHERE category <> 'observations' ORDER BY occurred_ms, id",

@@ -400,6 +400,10 @@ impl Client {
                 if live.was_in_sync && now.since(live.since) >= STEADY_MS {
                     self.failures = 0;
                 }
+                if live.begins_anew {
+                    // Soon again, but not at once: a server that says so every time is left some peace.
+                    self.failures = self.failures.min(1);
+                }
             }
         }
         let again = match self.goal {

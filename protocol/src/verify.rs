@@ -109,9 +109,12 @@ pub fn signing_message(domain: &[u8], body: &[u8]) -> Vec<u8> {
 /// [`BadSignature`] when the key did not sign exactly these bytes for this purpose.
 pub fn check<T: Signed>(statement: T, key: &PublicKey) -> Result<Verified<T>, BadSignature> {
     let message = signing_message(T::DOMAIN, statement.body());
+    check_bytes(&message, &statement.signature(), key).map(|()| Verified(statement))
+}
+
+fn check_bytes(message: &[u8], signature: &Signature, key: &PublicKey) -> Result<(), BadSignature> {
     signature::UnparsedPublicKey::new(&signature::ED25519, &key.0)
-        .verify(&message, &statement.signature().to_bytes())
-        .map(|()| Verified(statement))
+        .verify(message, &signature.to_bytes())
         .map_err(|_| BadSignature)
 }
 
@@ -188,5 +191,26 @@ mod tests {
         assert!(check(Note(b"bodi".to_vec(), signature), &right.public()).is_err());
         let elsewhere = right.sign(b"ebb/v1/other\0", b"body");
         assert!(check(Note(b"body".to_vec(), elsewhere), &right.public()).is_err());
+    }
+
+    /// Malleable signatures and keys off the curve are among the invalid ones; none of these cases is
+    /// merely acceptable. Signatures that are not 64 bytes long are no [`Signature`] to begin with.
+    #[test]
+    fn ed25519_cases_of_wycheproof() {
+        let bytes = |digits: &str| -> Vec<u8> {
+            let pairs = digits.trim_matches('-').as_bytes().chunks(2).map(|pair| str::from_utf8(pair));
+            pairs.map(|pair| u8::from_str_radix(pair.expect("ASCII"), 16).expect("hexadecimal")).collect()
+        };
+        let mut judged = [0, 0];
+        for case in include_str!("../../tests/data/wycheproof/ed25519.txt").lines() {
+            let fields: Vec<_> = case.split(' ').collect();
+            let [number, result, key, message, signature] = fields[..] else { panic!("{case}") };
+            let key = PublicKey(bytes(key).try_into().expect("32 bytes"));
+            let signature = Signature::from_bytes(&bytes(signature).try_into().expect("64 bytes"));
+            let holds = check_bytes(&bytes(message), &signature, &key).is_ok();
+            assert_eq!(holds, result == "valid", "case {number} is {result}");
+            judged[usize::from(holds)] += 1;
+        }
+        assert_eq!(judged, [51, 88]);
     }
 }

@@ -11,7 +11,8 @@
 //!             worker ──▶ commit ──▶ log                 one thread commits, some read
 //! ```
 //!
-//! [`commit`] and [`log`] are synchronous and know no clock: a simulation drives them by itself.
+//! Below the sockets and threads everything is synchronous and told the time: a simulation drives it as a
+//! [`Manual`] server.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
@@ -22,18 +23,18 @@ use std::{
 };
 
 use anyhow::Context;
-use ebb_protocol::{id::Millis, session};
+use ebb_protocol::{id::Millis, session, verify::PublicKey};
 use tokio::{net::TcpListener, sync::watch};
 
 use crate::{
     config::Config,
-    connection::Shared,
+    connection::{Exchange, Shared},
     hub::Hub,
     keys::Keys,
     listen::Gate,
-    log::Log,
+    log::{Log, LogError},
     operate::Metrics,
-    worker::{Setup, Storage},
+    worker::{Setup, Storage, Workers},
 };
 
 pub mod commit;
@@ -157,32 +158,8 @@ impl<L: Log> Server<L> {
     /// If the log gives no readers or a thread cannot be made.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> anyhow::Result<()> {
         let (stop, stopping) = watch::channel(false);
-        let hub = Arc::new(Hub::default());
-        let (storage, threads) = Storage::start(Setup {
-            log: self.log,
-            readers: self.config.readers,
-            allowance: self.config.allowance(),
-            foundings_per_minute: self.config.foundings_per_minute,
-            heads_key: self.keys.heads.clone(),
-            clock: self.clock.clone(),
-            hub: hub.clone(),
-            metrics: self.metrics.clone(),
-        })?;
-        let shared = Arc::new(Shared {
-            session: Arc::new(session::Config {
-                open_registration: self.config.open_registration,
-                pins: self.keys.pins.clone(),
-                heads_keys: self.keys.heads_keys(),
-                back_off_ms: self.config.back_off_ms,
-            }),
-            clock: self.clock,
-            hub,
-            storage,
-            heads_key: self.keys.heads,
-            metrics: self.metrics,
-            stopping,
-            stop_retry_ms: self.config.stop_retry_ms,
-        });
+        let (shared, workers) = share(&self.config, self.keys, self.log, self.clock, self.metrics, stopping)?;
+        let threads = workers.spawn().context("making the log's threads")?;
         let gate = Gate::new(self.config.connections_max);
         let quic = tokio::spawn(listen::serve_quic(self.quic, gate.clone(), shared.clone()));
         let tcp = tokio::spawn(listen::serve_tcp(self.tcp, self.tls, gate, shared.clone()));
@@ -200,6 +177,105 @@ impl<L: Log> Server<L> {
         tracing::info!("the connections have ended, the log closes");
         tokio::task::spawn_blocking(move || threads.join()).await.context("joining the log's threads")?;
         Ok(())
+    }
+}
+
+/// Everything that the connections of a server share, and what serves its log.
+fn share<L: Log>(
+    config: &Config,
+    keys: Keys,
+    log: L,
+    clock: Clock,
+    metrics: Arc<Metrics>,
+    stopping: watch::Receiver<bool>,
+) -> Result<(Arc<Shared>, Workers<L>), LogError> {
+    let hub = Arc::new(Hub::default());
+    let session = session::Config {
+        open_registration: config.open_registration,
+        heads_keys: keys.heads_keys(),
+        pins: keys.pins,
+        back_off_ms: config.back_off_ms,
+    };
+    let (storage, workers) = Storage::new(Setup {
+        log,
+        readers: config.readers,
+        allowance: config.allowance(),
+        foundings_per_minute: config.foundings_per_minute,
+        heads_key: keys.heads.clone(),
+        clock: clock.clone(),
+        hub: hub.clone(),
+        metrics: metrics.clone(),
+    })?;
+    let shared = Shared {
+        session: Arc::new(session),
+        clock,
+        hub,
+        storage,
+        heads_key: keys.heads,
+        metrics,
+        stopping,
+        stop_retry_ms: config.stop_retry_ms,
+    };
+    Ok((Arc::new(shared), workers))
+}
+
+/// A server without threads or sockets: whoever holds it says when the log reads and when it commits.
+///
+/// What runs is what a [`Server`] runs; a simulation drives it in virtual time.
+pub struct Manual<L: Log> {
+    shared: Arc<Shared>,
+    workers: Workers<L>,
+    _stop: watch::Sender<bool>,
+}
+
+impl<L: Log> Manual<L> {
+    /// A server over a log, with keys and a clock.
+    ///
+    /// # Errors
+    /// If the log gives no reader.
+    pub fn new(config: &Config, keys: Keys, log: L, clock: Clock) -> Result<Self, LogError> {
+        let (stop, stopping) = watch::channel(false);
+        let (shared, workers) = share(config, keys, log, clock, Arc::default(), stopping)?;
+        Ok(Self { shared, workers, _stop: stop })
+    }
+
+    /// A connection that came through its handshake, with the peer's TLS key and the keying material.
+    #[must_use]
+    pub fn connect(&self, tls: PublicKey, exporter: [u8; 32]) -> Exchange {
+        Exchange::new(self.shared.clone(), tls, exporter)
+    }
+
+    /// A view of what the log holds.
+    #[must_use]
+    pub fn reader(&self) -> &L::Reader {
+        self.workers.reader()
+    }
+
+    /// Whether the last commit, or the last attempt since, was made durable.
+    #[must_use]
+    pub fn is_writable(&self) -> bool {
+        self.shared.storage.is_writable()
+    }
+
+    /// Reads what was asked for first, if anything was; whether there was.
+    pub fn read_next(&mut self) -> bool {
+        self.workers.read_next()
+    }
+
+    /// Commits a group of what was offered, if anything was; whether there was.
+    pub fn commit_next(&mut self) -> bool {
+        self.workers.commit_next()
+    }
+
+    /// Tries whether a log that failed takes writes again, as a server does while nobody appends.
+    pub fn probe_if_failed(&mut self) {
+        self.workers.probe_if_failed();
+    }
+}
+
+impl<L: Log> std::fmt::Debug for Manual<L> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Manual")
     }
 }
 

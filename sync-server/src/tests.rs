@@ -503,7 +503,7 @@ fn unserved() -> (Shared, watch::Sender<bool>) {
     let start = tokio::time::Instant::now();
     let clock = Clock::new(move || Millis(u64::try_from(start.elapsed().as_millis()).expect("a short test")));
     let hub = Arc::<Hub>::default();
-    let (storage, _threads) = Storage::start(Setup {
+    let (storage, _workers) = Storage::new(Setup {
         log: MemoryLog::new(),
         readers: 1,
         allowance: Config::default().allowance(),

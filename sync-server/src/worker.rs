@@ -51,7 +51,16 @@ pub struct Storage {
     writable: Arc<AtomicBool>,
 }
 
-/// The threads; they end when every [`Storage`] is gone and everything under way is done.
+/// What serves a [`Storage`]: one that commits, and some that read.
+pub(crate) struct Workers<L: Log> {
+    writer: Writer<L>,
+    offered: Receiver<(Address, SpaceId, Offer)>,
+    readers: Vec<L::Reader>,
+    asked: Receiver<Ask>,
+    rosters: Arc<Rosters>,
+}
+
+/// The workers' threads; they end when every [`Storage`] is gone and everything under way is done.
 #[derive(Debug)]
 pub struct Threads(Vec<JoinHandle<()>>);
 
@@ -82,20 +91,17 @@ pub(crate) struct Setup<L> {
 }
 
 impl Storage {
-    pub(crate) fn start<L: Log>(setup: Setup<L>) -> anyhow::Result<(Self, Threads)> {
+    /// A storage, and what serves it.
+    pub(crate) fn new<L: Log>(setup: Setup<L>) -> Result<(Self, Workers<L>), LogError> {
         let (offers, offered) = mpsc::channel();
         let (asks, asked) = mpsc::channel();
         let offered_bytes = Arc::new(AtomicUsize::new(0));
         let writable = Arc::new(AtomicBool::new(true));
         let rosters = Arc::new(Rosters::default());
-        let asked = Arc::new(Mutex::new(asked));
-        let mut threads = Vec::new();
-        for number in 0..setup.readers.max(1) {
-            let (reader, asked, rosters) = (setup.log.reader()?, asked.clone(), rosters.clone());
-            threads.push(spawn(&format!("read-{number}"), move || read(&reader, &asked, &rosters))?);
-        }
+        let readers = (0..setup.readers.max(1)).map(|_| setup.log.reader()).collect::<Result<_, _>>()?;
+        let committer = Committer::new(rosters.clone(), setup.allowance);
         let writer = Writer {
-            committer: Committer::new(rosters, setup.allowance).with_foundings(setup.foundings_per_minute),
+            committer: committer.with_foundings(setup.foundings_per_minute),
             log: setup.log,
             means: Server(setup.heads_key),
             clock: setup.clock,
@@ -106,8 +112,8 @@ impl Storage {
             waiting: 0,
             crowd: 0,
         };
-        threads.push(spawn("commit", move || writer.run(&offered))?);
-        Ok((Self { offers, asks, offered_bytes, writable }, Threads(threads)))
+        let workers = Workers { writer, offered, readers, asked, rosters };
+        Ok((Self { offers, asks, offered_bytes, writable }, workers))
     }
 
     /// Hands over what is to be appended; says how much is under way with it, or `None` if the server
@@ -158,6 +164,54 @@ impl Storage {
     }
 }
 
+impl<L: Log> Workers<L> {
+    /// Gives each a thread of its own.
+    pub(crate) fn spawn(self) -> io::Result<Threads> {
+        let Self { writer, offered, readers, asked, rosters } = self;
+        let asked = Arc::new(Mutex::new(asked));
+        let mut threads = Vec::new();
+        for (number, reader) in readers.into_iter().enumerate() {
+            let (asked, rosters) = (asked.clone(), rosters.clone());
+            let serve = move || loop {
+                let ask = asked.lock().recv();
+                let Ok(ask) = ask else { return };
+                answer(&reader, &rosters, ask);
+            };
+            threads.push(spawn(&format!("read-{number}"), serve)?);
+        }
+        threads.push(spawn("commit", move || writer.run(&offered))?);
+        Ok(Threads(threads))
+    }
+
+    /// One of those that read.
+    pub(crate) fn reader(&self) -> &L::Reader {
+        &self.readers[0]
+    }
+
+    /// Answers the oldest question, if there is one; whether there was.
+    pub(crate) fn read_next(&mut self) -> bool {
+        let asked = self.asked.try_recv();
+        asked.map(|ask| answer(self.reader(), &self.rosters, ask)).is_ok()
+    }
+
+    /// Commits a group of what was offered, if anything was; whether there was.
+    pub(crate) fn commit_next(&mut self) -> bool {
+        self.writer.take(&self.offered);
+        if self.writer.committer.is_idle() {
+            return false;
+        }
+        self.writer.commit();
+        true
+    }
+
+    /// Tries whether a log that failed takes writes again, as happens while nobody appends.
+    pub(crate) fn probe_if_failed(&mut self) {
+        if !self.writer.writable.load(Ordering::Relaxed) {
+            self.writer.probe();
+        }
+    }
+}
+
 impl Threads {
     /// Waits until the threads have ended.
     pub(crate) fn join(self) {
@@ -173,21 +227,17 @@ fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> io::Result<JoinHand
     std::thread::Builder::new().name(name.to_owned()).spawn(run)
 }
 
-fn read(reader: &impl Reader, asked: &Mutex<Receiver<Ask>>, rosters: &Rosters) {
-    loop {
-        let ask = asked.lock().recv();
-        match ask {
-            Err(_) => return,
-            Ok(Ask::Open(what, answer)) => {
-                let (device, hello) = *what;
-                // Nobody may be waiting any more.
-                let _ = answer.send(log::open(reader, rosters, &device, &hello));
-            }
-            Ok(Ask::Read { space, stream, after, own, inbox }) => {
-                let run = reader
-                    .frozen(|reader| reader.read(&space, &stream, after, CATCH_UP_BYTES_MAX, own.as_ref()));
-                inbox.answer(run_answer(run), 0);
-            }
+fn answer(reader: &impl Reader, rosters: &Rosters, ask: Ask) {
+    match ask {
+        Ask::Open(what, answer) => {
+            let (device, hello) = *what;
+            // Nobody may be waiting any more.
+            let _ = answer.send(log::open(reader, rosters, &device, &hello));
+        }
+        Ask::Read { space, stream, after, own, inbox } => {
+            let run =
+                reader.frozen(|reader| reader.read(&space, &stream, after, CATCH_UP_BYTES_MAX, own.as_ref()));
+            inbox.answer(run_answer(run), 0);
         }
     }
 }
@@ -203,7 +253,7 @@ fn run_answer(run: Result<Option<Run>, LogError>) -> Answer {
     }
 }
 
-/// The thread that commits.
+/// Commits.
 struct Writer<L> {
     committer: Committer<Address>,
     log: L,
@@ -229,15 +279,20 @@ impl<L: Log> Writer<L> {
             }
             loop {
                 // What came while the last group was written is part of the next.
-                while let Ok((address, space, offer)) = offered.try_recv() {
-                    self.offer(address, space, offer);
-                }
+                self.take(offered);
                 if self.committer.is_idle() {
                     break;
                 }
                 self.gather(offered);
                 self.commit();
             }
+        }
+    }
+
+    /// Takes everything that was offered so far.
+    fn take(&mut self, offered: &Receiver<(Address, SpaceId, Offer)>) {
+        while let Ok((address, space, offer)) = offered.try_recv() {
+            self.offer(address, space, offer);
         }
     }
 
@@ -346,4 +401,4 @@ impl Clock {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

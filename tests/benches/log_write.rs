@@ -76,14 +76,9 @@ fn main() {
     } else {
         report.figure("log() p50 / bare commit p50", ratio, "x", Target::AtMost(3.0));
     }
-    report.figure("CPU of log()", per_call(log_cpu), "ms", Target::AtMost(0.4));
-    let in_system = system as f64 / (user + system).max(1) as f64;
-    report.figure(
-        "of it in the system: writing and syncing",
-        per_call(log_cpu) * in_system,
-        "ms",
-        Target::None,
-    );
+    let in_system = per_call(log_cpu) * system as f64 / (user + system).max(1) as f64;
+    report.figure("CPU of log(), its own", per_call(log_cpu) - in_system, "ms", Target::AtMost(0.4));
+    report.figure("CPU of log(), the system's: writing and syncing", in_system, "ms", Target::None);
     report.end();
 }
 
@@ -94,8 +89,8 @@ impl Bare {
     fn open(path: &Path) -> Self {
         let db = Connection::open(path).unwrap();
         db.execute_batch(&format!(
-            "PRAGMA key = \"x'{}'\"; PRAGMA locking_mode = EXCLUSIVE; PRAGMA mmap_size = 0;
-             PRAGMA cache_size = -4096; PRAGMA temp_store = MEMORY; PRAGMA journal_mode = WAL;
+            "PRAGMA key = \"x'{}'\"; PRAGMA cipher_hmac_algorithm = HMAC_SHA256;
+             PRAGMA locking_mode = EXCLUSIVE; PRAGMA mmap_size = 0; PRAGMA cache_size = -4096; PRAGMA temp_store = MEMORY; PRAGMA journal_mode = WAL;
              PRAGMA synchronous = FULL; CREATE TABLE row (bytes BLOB NOT NULL);",
             "5a".repeat(32)
         ))

@@ -1,23 +1,38 @@
-//! A disk that can be full, fail and count: a SQLite VFS below SQLCipher, over the platform's own.
+//! A disk that can be full, fail, count and lose its power: a SQLite VFS below SQLCipher, over the platform's
+//! own.
 //!
 //! Each [`Disk`] registers a VFS of its own, whose name goes into the configuration of a replica or a
 //! server. Every operation on a file passes `State::verdict`, the one place where faults are decided,
-//! by what kind of file it is and never by what is written. Whoever wants to lose or tear what was not
-//! synced finds there every open, write, sync, truncation and deletion.
+//! by what kind of file it is and never by what is written. A [`Disk::simulated`] knows besides what is
+//! durable ([`medium`]): it can lose, tear and reorder whatever was not synced when the power was cut.
+//!
+//! Locks, shared memory and names are the platform's: what a process shares with others is gone after a cut
+//! anyway. Folders are synced when SQLite's unix VFS does it: with the first sync of a journal or write-ahead
+//! log that it opened to create (`isNewJrnl` in `unixOpen`, `UNIXFILE_DIRSYNC` in `unixSync`), and when a file
+//! is deleted with `syncDir` (`unixDelete`). A main database's name is not synced by itself.
 
 #![expect(unsafe_code, reason = "a VFS is a table of C functions; this is the one file that has some")]
 
+pub mod medium;
+mod state;
+
 use std::{
-    ffi::{CStr, CString, c_char, c_int, c_void},
+    ffi::{CStr, CString, OsStr, c_char, c_int, c_void},
     mem::{align_of, size_of},
+    os::unix::ffi::OsStrExt,
+    path::{Path, PathBuf},
     ptr,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
 };
 
 use rusqlite::ffi::{self, sqlite3_file, sqlite3_int64, sqlite3_io_methods, sqlite3_vfs};
+
+pub use medium::Random;
+use medium::{Event, FileNumber, Loss};
+use state::{Failing, Mode, Op, Power, Simulation, State};
 
 /// What a file is to SQLite.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -43,68 +58,6 @@ pub struct Counts {
     pub syncs: u64,
     /// Operations that were made to fail.
     pub faults: u64,
-}
-
-/// What is about to happen to a file.
-#[derive(Clone, Copy, Debug)]
-enum Op<'a> {
-    Open,
-    Read,
-    Write { bytes: &'a [u8] },
-    Truncate,
-    Sync,
-    Delete,
-}
-
-#[derive(Debug, Default)]
-struct State {
-    database: Counts,
-    wal: Counts,
-    other: Counts,
-    /// Bytes that may still be written; `None` for no limit.
-    room: Option<u64>,
-    reads_fail: bool,
-    syncs_fail: bool,
-}
-
-impl State {
-    /// Decides what becomes of an operation, and counts it.
-    fn verdict(&mut self, kind: FileKind, op: Op<'_>) -> Result<(), c_int> {
-        let verdict = match op {
-            Op::Open | Op::Truncate | Op::Delete => Ok(()),
-            Op::Read if self.reads_fail => Err(ffi::SQLITE_IOERR_READ),
-            Op::Sync if self.syncs_fail => Err(ffi::SQLITE_IOERR_FSYNC),
-            Op::Read | Op::Sync => Ok(()),
-            Op::Write { bytes } => match &mut self.room {
-                Some(room) if *room < bytes.len() as u64 => Err(ffi::SQLITE_FULL),
-                Some(room) => {
-                    *room -= bytes.len() as u64;
-                    Ok(())
-                }
-                None => Ok(()),
-            },
-        };
-        let counts = self.counts(kind);
-        match (verdict, op) {
-            (Err(_), _) => counts.faults += 1,
-            (Ok(()), Op::Read) => counts.reads += 1,
-            (Ok(()), Op::Sync) => counts.syncs += 1,
-            (Ok(()), Op::Write { bytes }) => {
-                counts.writes += 1;
-                counts.bytes += bytes.len() as u64;
-            }
-            (Ok(()), Op::Open | Op::Truncate | Op::Delete) => {}
-        }
-        verdict
-    }
-
-    fn counts(&mut self, kind: FileKind) -> &mut Counts {
-        match kind {
-            FileKind::Database => &mut self.database,
-            FileKind::Wal => &mut self.wal,
-            FileKind::Other => &mut self.other,
-        }
-    }
 }
 
 /// What the functions of one VFS share.
@@ -150,12 +103,30 @@ impl Disk {
     /// If SQLite has no VFS of the platform.
     #[must_use]
     pub fn new() -> Self {
+        Self::register(Mode::Through)
+    }
+
+    /// Registers a disk that knows what is durable, and forces nothing to the platform's: so it is fast, and
+    /// after [`cut`](Self::cut) and [`power_on`](Self::power_on) its files are what a cut may leave. What it
+    /// takes follows from the seed and from what was done to the files.
+    #[must_use]
+    pub fn simulated(seed: u64) -> Self {
+        Self::register(Mode::Simulated(Box::new(Simulation::new(seed))))
+    }
+
+    /// Registers a disk that forces nothing and remembers nothing: for files that are looked at once.
+    #[must_use]
+    pub fn careless() -> Self {
+        Self::register(Mode::Careless)
+    }
+
+    fn register(mode: Mode) -> Self {
         static NUMBER: AtomicUsize = AtomicUsize::new(0);
         let name = format!("ebb-disk-{}", NUMBER.fetch_add(1, Ordering::Relaxed));
         // SAFETY: a null name asks for the default VFS; SQLite initialises itself first.
         let below = unsafe { ffi::sqlite3_vfs_find(ptr::null()) };
         assert!(!below.is_null(), "SQLite has a VFS of the platform");
-        let shared = Arc::new(Shared { state: Mutex::default(), below });
+        let shared = Arc::new(Shared { state: Mutex::new(State::new(mode)), below });
         // SAFETY: `below` is a registered VFS, whose table never changes.
         let (path_max, file_bytes) = unsafe { ((*below).mxPathname, (*below).szOsFile) };
         let own_bytes = c_int::try_from(BELOW_AT).expect("a few words");
@@ -214,12 +185,116 @@ impl Disk {
 
     /// Whether reads fail from now on.
     pub fn fail_reads(&self, fail: bool) {
-        self.shared.state().reads_fail = fail;
+        self.shared.state().reads = Failing::all(fail);
     }
 
     /// Whether syncs fail from now on.
     pub fn fail_syncs(&self, fail: bool) {
-        self.shared.state().syncs_fail = fail;
+        self.shared.state().syncs = Failing::all(fail);
+    }
+
+    /// The next so many reads fail, and then no more.
+    pub fn fail_next_reads(&self, count: u64) {
+        self.shared.state().reads = Failing::next(count);
+    }
+
+    /// The next so many syncs fail, and then no more.
+    pub fn fail_next_syncs(&self, count: u64) {
+        self.shared.state().syncs = Failing::next(count);
+    }
+
+    /// Whether a failed sync of a simulated disk forgets what it was for: later syncs succeed, and what was
+    /// written before the failed one is lost all the same, or in part ([`Event::Forgotten`]).
+    pub fn forget_on_failed_sync(&self, forget: bool) {
+        self.shared.state().forgets = forget;
+    }
+
+    /// From now on every sync costs so much virtual time, for [`sync_cost_ms`](Self::sync_cost_ms).
+    pub fn slow_syncs(&self, each_ms: u64) {
+        self.shared.state().sync_ms = each_ms;
+    }
+
+    /// What all syncs cost so far, in virtual milliseconds: whoever owns the clock moves it on.
+    #[must_use]
+    pub fn sync_cost_ms(&self) -> u64 {
+        self.shared.state().sync_cost_ms
+    }
+
+    /// How many syncs were tried so far, of files and of folders: the boundaries at which a cut can fall.
+    #[must_use]
+    pub fn syncs(&self) -> u64 {
+        self.shared.state().syncs_done
+    }
+
+    /// Cuts the power: nothing is written, deleted or read any more, and everything but closing fails.
+    pub fn cut(&self) {
+        self.shared.state().power = Power::Off;
+    }
+
+    /// Cuts the power just before a sync to come, the next being 1 (0 is now).
+    pub fn cut_at_sync(&self, sync: u64) {
+        self.shared.state().power = if sync == 0 { Power::Off } else { Power::UntilSync(sync) };
+    }
+
+    /// Takes back a cut that was to come at a sync.
+    pub fn stay_on(&self) {
+        let mut state = self.shared.state();
+        if state.power != Power::Off {
+            state.power = Power::On;
+        }
+    }
+
+    /// Whether the power was cut.
+    #[must_use]
+    pub fn is_off(&self) -> bool {
+        self.shared.state().power == Power::Off
+    }
+
+    /// Gives power back. If it was cut, a simulated disk's files are then what that left of them, durably.
+    ///
+    /// # Panics
+    /// If a file is still open, or one cannot be written.
+    pub fn power_on(&self) {
+        self.power_on_after(Loss::Any);
+    }
+
+    /// The same, the loss being chosen by the caller.
+    ///
+    /// # Panics
+    /// As [`power_on`](Self::power_on).
+    pub fn power_on_after(&self, loss: Loss) {
+        self.shared.state().power_on(loss).expect("the platform's disk takes files");
+    }
+
+    /// Takes the files of a folder for durable as they are when they are next opened: somebody changed them
+    /// past this disk (a backup was put back). None of them is open.
+    pub fn forget(&self, folder: &Path) {
+        self.shared.state().forget(folder);
+    }
+
+    /// Records from now on what happens to a simulated disk.
+    ///
+    /// # Panics
+    /// If it is not simulated.
+    pub fn record(&self) {
+        self.shared.state().record();
+    }
+
+    /// Puts a mark into the recording.
+    ///
+    /// # Panics
+    /// If the disk is not simulated.
+    pub fn mark(&self, number: u64) {
+        self.shared.state().mark(number);
+    }
+
+    /// Ends the recording and gives it.
+    ///
+    /// # Panics
+    /// If the disk is not simulated.
+    #[must_use]
+    pub fn recorded(&self) -> Vec<Event> {
+        self.shared.state().recorded()
     }
 
     /// What happened to files of a kind so far.
@@ -233,6 +308,7 @@ impl Drop for Disk {
     fn drop(&mut self) {
         // SAFETY: registered in `new`, once. Files that are still open go on through their own tables.
         unsafe { ffi::sqlite3_vfs_unregister(self.vfs) };
+        self.shared.state().release();
     }
 }
 
@@ -246,6 +322,12 @@ struct File {
 struct Opened {
     shared: Arc<Shared>,
     kind: FileKind,
+    /// Its number on a simulated disk.
+    number: Option<FileNumber>,
+    /// Its name; none for a temporary file, which nobody misses after a cut.
+    path: Option<PathBuf>,
+    /// Whether the folder is synced with the file's next sync.
+    folder_due: AtomicBool,
 }
 
 /// Where the platform's file begins, aligned for whatever it holds.
@@ -315,9 +397,13 @@ unsafe extern "C" fn open(
         _ if flags & ffi::SQLITE_OPEN_WAL != 0 => FileKind::Wal,
         _ => FileKind::Other,
     };
-    if let Err(code) = shared.state().verdict(kind, Op::Open) {
+    // SAFETY: a name is null or a C string.
+    let path = (!name.is_null()).then(|| unsafe { path_of(name) });
+    let mut state = shared.state();
+    if let Err(code) = state.verdict(kind, Op::Open) {
         return code;
     }
+    let found = path.as_deref().and_then(|path| state.found(path));
     let code = below_vfs!(vfs, xOpen, name, below, flags, out_flags);
     if code != ffi::SQLITE_OK {
         // SAFETY: what failed to open may still want to be closed; then it has set its table.
@@ -326,22 +412,60 @@ unsafe extern "C" fn open(
         }
         return code;
     }
+    let number = path.clone().and_then(|path| state.opened(path, found));
+    state.open += 1;
+    drop(state);
+    let folder_due = AtomicBool::new(syncs_folder(flags));
     // SAFETY: the file is SQLite's to keep, and large enough.
     unsafe {
-        (*file.cast::<File>()).open = Box::into_raw(Box::new(Opened { shared, kind }));
+        (*file.cast::<File>()).open =
+            Box::into_raw(Box::new(Opened { shared, kind, number, path, folder_due }));
         (*file).pMethods = &METHODS;
     }
     code
 }
 
+/// Whether the first sync of a file that was opened so syncs its folder too: `isNewJrnl` in `unixOpen`.
+fn syncs_folder(flags: c_int) -> bool {
+    let journals = ffi::SQLITE_OPEN_MAIN_JOURNAL | ffi::SQLITE_OPEN_SUPER_JOURNAL | ffi::SQLITE_OPEN_WAL;
+    flags & ffi::SQLITE_OPEN_CREATE != 0 && flags & journals != 0
+}
+
+/// A name as SQLite gives it.
+///
+/// # Safety
+/// `name` is a C string.
+unsafe fn path_of(name: *const c_char) -> PathBuf {
+    // SAFETY: as the caller promises.
+    PathBuf::from(OsStr::from_bytes(unsafe { CStr::from_ptr(name).to_bytes() }))
+}
+
 unsafe extern "C" fn delete(vfs: *mut sqlite3_vfs, name: *const c_char, sync_dir: c_int) -> c_int {
     // SAFETY: as SQLite calls it: our VFS, and a name.
-    let (shared, name_bytes) = unsafe { (shared(vfs), CStr::from_ptr(name).to_bytes()) };
-    let kind = if name_bytes.ends_with(b"-wal") { FileKind::Wal } else { FileKind::Other };
-    match shared.state().verdict(kind, Op::Delete) {
-        Ok(()) => below_vfs!(vfs, xDelete, name, sync_dir),
-        Err(code) => code,
+    let (shared, path) = unsafe { (shared(vfs), path_of(name)) };
+    let is_wal = path.as_os_str().as_bytes().ends_with(b"-wal");
+    let kind = if is_wal { FileKind::Wal } else { FileKind::Other };
+    let mut state = shared.state();
+    if let Err(code) = state.verdict(kind, Op::Delete) {
+        return code;
     }
+    let forwarded = if state.forwards_syncs() { sync_dir } else { 0 };
+    let found = state.found(&path);
+    let code = below_vfs!(vfs, xDelete, name, forwarded);
+    if code != ffi::SQLITE_OK {
+        return code;
+    }
+    if found.is_some() {
+        state.opened(path.clone(), found);
+    }
+    state.deleted(&path);
+    if sync_dir & 1 != 0 {
+        if let Err(code) = state.verdict(kind, Op::SyncFolder) {
+            return code;
+        }
+        state.synced_folder(&path);
+    }
+    code
 }
 
 unsafe extern "C" fn access(
@@ -350,6 +474,11 @@ unsafe extern "C" fn access(
     flags: c_int,
     out: *mut c_int,
 ) -> c_int {
+    // SAFETY: as SQLite calls it: our VFS.
+    let shared = unsafe { shared(vfs) };
+    if let Err(code) = shared.state().verdict(FileKind::Other, Op::Look) {
+        return code;
+    }
     below_vfs!(vfs, xAccess, name, flags, out)
 }
 
@@ -422,9 +551,7 @@ macro_rules! forward {
 
 forward! {
     read = xRead(out: *mut c_void, len: c_int, at: sqlite3_int64) -> c_int, Op::Read;
-    truncate = xTruncate(size: sqlite3_int64) -> c_int, Op::Truncate;
-    sync = xSync(flags: c_int) -> c_int, Op::Sync;
-    file_size = xFileSize(out: *mut sqlite3_int64) -> c_int;
+    file_size = xFileSize(out: *mut sqlite3_int64) -> c_int, Op::Look;
     lock = xLock(level: c_int) -> c_int;
     unlock = xUnlock(level: c_int) -> c_int;
     check_reserved_lock = xCheckReservedLock(out: *mut c_int) -> c_int;
@@ -448,10 +575,53 @@ unsafe extern "C" fn write(
         let (below, opened) = parts(file);
         (below, opened, std::slice::from_raw_parts(from.cast::<u8>(), usize::try_from(len).unwrap_or(0)))
     };
-    match opened.shared.state().verdict(opened.kind, Op::Write { bytes }) {
-        Ok(()) => below!(below, xWrite, from, len, at),
-        Err(code) => code,
+    let mut state = opened.shared.state();
+    if let Err(code) = state.verdict(opened.kind, Op::Write { bytes }) {
+        return code;
     }
+    let code = below!(below, xWrite, from, len, at);
+    if code == ffi::SQLITE_OK {
+        state.wrote(opened.number, at, bytes);
+    }
+    code
+}
+
+unsafe extern "C" fn truncate(file: *mut sqlite3_file, size: sqlite3_int64) -> c_int {
+    // SAFETY: the file is open.
+    let (below, opened) = unsafe { parts(file) };
+    let mut state = opened.shared.state();
+    if let Err(code) = state.verdict(opened.kind, Op::Truncate) {
+        return code;
+    }
+    let code = below!(below, xTruncate, size);
+    if code == ffi::SQLITE_OK {
+        state.truncated(opened.number, size);
+    }
+    code
+}
+
+unsafe extern "C" fn sync(file: *mut sqlite3_file, flags: c_int) -> c_int {
+    // SAFETY: the file is open.
+    let (below, opened) = unsafe { parts(file) };
+    let mut state = opened.shared.state();
+    if let Err(code) = state.verdict(opened.kind, Op::Sync) {
+        state.failed_to_sync(opened.number);
+        return code;
+    }
+    if state.forwards_syncs() {
+        drop(state);
+        return below!(below, xSync, flags);
+    }
+    state.synced(opened.number);
+    if opened.folder_due.swap(false, Ordering::Relaxed)
+        && let Some(path) = &opened.path
+    {
+        if let Err(code) = state.verdict(opened.kind, Op::SyncFolder) {
+            return code;
+        }
+        state.synced_folder(path);
+    }
+    ffi::SQLITE_OK
 }
 
 unsafe extern "C" fn close(file: *mut sqlite3_file) -> c_int {
@@ -461,7 +631,9 @@ unsafe extern "C" fn close(file: *mut sqlite3_file) -> c_int {
     // SAFETY: as above: nobody uses what `open` allocated any more.
     unsafe {
         let own = file.cast::<File>();
-        drop(Box::from_raw((*own).open));
+        let opened = Box::from_raw((*own).open);
+        opened.shared.state().open -= 1;
+        drop(opened);
         (*own).open = ptr::null_mut();
         (*file).pMethods = ptr::null();
     }
@@ -469,35 +641,4 @@ unsafe extern "C" fn close(file: *mut sqlite3_file) -> c_int {
 }
 
 #[cfg(test)]
-mod tests {
-    use rusqlite::{Connection, ErrorCode, OpenFlags};
-
-    use super::*;
-
-    #[test]
-    fn it_counts_and_is_full_and_has_room_again() {
-        let dir = tempfile::tempdir().expect("a temporary folder");
-        let disk = Disk::new();
-        let db =
-            Connection::open_with_flags_and_vfs(dir.path().join("db"), OpenFlags::default(), disk.name())
-                .expect("opens");
-        db.execute_batch("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; CREATE TABLE t (a);")
-            .expect("works");
-        let before = disk.counts(FileKind::Wal);
-        db.execute("INSERT INTO t VALUES (1)", []).expect("works");
-        let after = disk.counts(FileKind::Wal);
-        assert_eq!(after.syncs, before.syncs + 1);
-        assert!(after.bytes > before.bytes + 4096);
-
-        let code = |insert: rusqlite::Result<usize>| insert.expect_err("fails").sqlite_error_code();
-        disk.fill();
-        assert_eq!(code(db.execute("INSERT INTO t VALUES (2)", [])), Some(ErrorCode::DiskFull));
-        disk.free();
-        disk.fail_syncs(true);
-        assert_eq!(code(db.execute("INSERT INTO t VALUES (2)", [])), Some(ErrorCode::SystemIoFailure));
-        disk.fail_syncs(false);
-        db.execute("INSERT INTO t VALUES (2)", []).expect("works again");
-        let sum: i64 = db.query_row("SELECT sum(a) FROM t", [], |row| row.get(0)).expect("reads");
-        assert_eq!(sum, 3);
-    }
-}
+mod tests;

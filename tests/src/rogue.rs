@@ -1,7 +1,8 @@
 //! A device that left the path: a member's own keys and database, opened by hand, and a bare connection.
 //!
 //! What a hostile member can do is bounded by its keys, not by our code: so this takes the keys out of a
-//! replica's database and seals, signs and says whatever a test wants.
+//! replica's database and seals, signs and says whatever a test wants. A hostile server's part is to put
+//! into its log what it should not; and a replica that a test drives by hand may be cut off anywhere.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -10,19 +11,21 @@ use std::{
 };
 
 use ebb_core::{
+    Config, Drive, FileVault, LinkAction, Replica,
     keys::{DeviceSecrets, EpochKey},
     link::{self, Identity, Link, LinkError, ServerAddress, Transport},
     record::Category,
     seal::{self, Payload, RecordChanges},
 };
 use ebb_protocol::{
-    envelope::{Envelope, Header, Kind},
+    client::Input,
+    envelope::{self, Envelope, Header, Kind},
     id::{Epoch, Hash, LogId, Position, Seq, SpaceId, StreamId},
     roster::{EntryWithWraps, Roster},
     verify,
     wire::{self, Acked, FromDevice, FromServer, Hello, Push, Refusal, SignedPins, SpaceHello, Welcome},
 };
-use rusqlite::Connection;
+use rusqlite::{Connection, OptionalExtension, params};
 
 use crate::ward::PATIENCE;
 
@@ -38,7 +41,8 @@ pub fn open_database(dir: &Path) -> Connection {
         hex
     });
     let db = Connection::open(dir.join("replica/ebb.db")).expect("the database opens");
-    db.execute_batch(&format!("PRAGMA key = \"x'{hex}'\"")).expect("takes a key");
+    db.execute_batch(&format!("PRAGMA key = \"x'{hex}'\"; PRAGMA cipher_hmac_algorithm = HMAC_SHA256"))
+        .expect("takes a key");
     db
 }
 
@@ -178,6 +182,116 @@ impl Rogue {
     pub fn hello(&self) -> SpaceHello {
         let (space, log_id, roster) = (self.space, self.log_id, self.roster.head());
         SpaceHello { space, log_id, roster, cursors: Vec::new(), own_in_full: false }
+    }
+}
+
+/// Puts an envelope next into the log of a server that is not running, as whoever runs it can, and whatever
+/// an honest server would say to it: its own heads will cover it. The server itself does not learn who wrote
+/// it, so that it judges nothing by it.
+///
+/// # Panics
+/// Where the file holds no log, or the bytes are no envelope.
+pub fn smuggle(log: &Path, bytes: &[u8]) {
+    let envelope = Envelope::parse(bytes.to_vec()).expect("an envelope");
+    let (header, hash) = (envelope.header(), envelope.hash());
+    let (space, stream) = (header.space, header.stream);
+    let db = Connection::open(log).expect("a log");
+    let last = "SELECT position, chain FROM envelope WHERE space = ?1 AND stream = ?2
+                ORDER BY position DESC LIMIT 1";
+    let last = db.query_row(last, [space.0, stream.0], |row| Ok((row.get(0)?, Hash(row.get(1)?))));
+    let (position, chain) =
+        last.optional().expect("reads").unwrap_or_else(|| (0_u64, envelope::chain_start(&space, &stream)));
+    let values = params![
+        space.0,
+        stream.0,
+        position + 1,
+        &hash.0[..16],
+        header.seq.0,
+        header.epoch.0,
+        hash.0,
+        envelope::chain_next(&chain, &hash).0,
+        header.roster_head.0,
+        header.log_id.0,
+        header.seen_pos.0,
+        0,
+        bytes,
+    ];
+    let insert = "INSERT INTO envelope VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)";
+    db.execute(insert, values).expect("takes it");
+}
+
+/// A replica without a thread of its own: every frame, over TCP, goes through the test's hands.
+pub struct ByHand {
+    /// The replica.
+    pub replica: Replica,
+    /// Every frame that it sent.
+    pub sent: Vec<u8>,
+    identity: Identity,
+    server: ServerAddress,
+    pins: SignedPins,
+}
+
+impl ByHand {
+    /// Opens a device's closed replica.
+    ///
+    /// # Panics
+    /// Where the folder holds no replica.
+    #[must_use]
+    pub fn open(dir: &Path, server: &ServerAddress, pins: &SignedPins) -> Self {
+        let identity = Identity::new(&Rogue::of(dir).secrets);
+        let config = Config { drive: Drive::Manual, ..Config::new(dir.join("replica")) };
+        let config = config.server(server.clone(), pins.clone());
+        let replica = Replica::open(config, &FileVault(dir.join("vault"))).expect("the replica opens");
+        Self { replica, sent: Vec::new(), identity, server: server.clone(), pins: pins.clone() }
+    }
+
+    /// Syncs until the replica closes the link; or until the server says something that fits, which the
+    /// replica still hears, and is cut off. Whether it was.
+    ///
+    /// # Panics
+    /// Where the server does not answer.
+    pub async fn sync_until(&mut self, fits: impl Fn(&FromServer) -> bool) -> bool {
+        let until = self.replica.with_engine(|engine| Ok(engine.until(PATIENCE))).expect("open");
+        let mut link: Option<Link> = None;
+        let mut inputs = vec![Input::SyncUntil(until)];
+        let mut cut = false;
+        loop {
+            while let Some(input) = inputs.pop() {
+                let actions = self.replica.with_engine(|engine| Ok(engine.handle(input))).expect("open");
+                if cut {
+                    return true;
+                }
+                for action in actions {
+                    match (action, &mut link) {
+                        (LinkAction::Connect, _) => {
+                            let pins = self.pins.content().expect("pins").tls;
+                            let made =
+                                link::connect(Transport::Tcp, &self.server, &self.identity, &pins).await;
+                            let made = made.expect("the server answers");
+                            inputs.push(Input::Connected { exporter: made.exporter });
+                            link = Some(made);
+                        }
+                        (LinkAction::Send(frame), Some(link)) => {
+                            self.sent.extend_from_slice(&frame);
+                            link.writer.send(frame).await.expect("the server takes it");
+                        }
+                        (LinkAction::Close, link) => {
+                            if let Some(link) = link.take() {
+                                link.close().await;
+                            }
+                            return false;
+                        }
+                        (LinkAction::Send(_), None) => panic!("a frame without a link"),
+                    }
+                }
+            }
+            let reader = &mut link.as_mut().expect("connected").reader;
+            let frame = tokio::time::timeout(PATIENCE, reader.next()).await.expect("in time");
+            let frame: FromServer =
+                wire::decode(&frame.expect("heard").expect("not closed")).expect("a frame");
+            cut = fits(&frame);
+            inputs.push(Input::Frame(frame));
+        }
     }
 }
 

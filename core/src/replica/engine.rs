@@ -218,6 +218,17 @@ impl Engine {
         Ok(())
     }
 
+    /// After a failure to read, opens the database anew: a connection that met one cannot be asked again.
+    pub(super) fn sobered(&mut self, error: Error) -> Error {
+        if let Error::Retry(cause) = &error
+            && cause.is_unread()
+            && let Err(error) = self.store.renew()
+        {
+            tracing::warn!(%error, "the database does not open again yet");
+        }
+        error
+    }
+
     /// Loads a space anew, after a transaction that changed it or failed to.
     pub(super) fn reload_space(&mut self, id: &SpaceId) -> Result<()> {
         let rows = keyring::spaces(self.store.read())?;

@@ -207,8 +207,17 @@ impl Engine {
             add_streams(tx, &settled)?;
             learn_keys(tx, &settled, secrets, clinic.as_ref().map_or(secrets.kem(), |(_, kem)| kem))?;
             let mut on_top = settled.clone();
-            for entry in &pending {
-                let entry = entry.entry.entry().map_err(Error::bug)?;
+            for pending in &pending {
+                let entry = pending.entry.entry().map_err(Error::bug)?;
+                if settled.hash_at(entry.seq) == Some(pending.entry.hash()) {
+                    continue; // the server had it, and its word was lost
+                }
+                if let Ok(verified) = on_top.verify(pending.clone()) {
+                    // It stands where it stood, and may be on its way.
+                    keyring::put_roster_entry(tx, &id, entry.seq, pending, false)?;
+                    on_top.apply(&verified);
+                    continue;
+                }
                 let intents = intents_of(&entry);
                 if let Some(next) = sign_on_top(tx, &on_top, &intents, secrets, now, entropy.as_mut())? {
                     on_top = next;
@@ -228,14 +237,14 @@ impl Engine {
     pub(super) fn keep_roster_ack(&mut self, head: &wire::RosterHead) -> Result<()> {
         let Some(space) = self.spaces.get(&head.space) else { return Ok(()) };
         if space.roster.hash_at(head.seq) != Some(head.hash) {
-            return Ok(()); // an entry that was signed again meanwhile
+            return Err(Error::retry("the server holds another roster entry: meet it anew"));
         }
         self.store.write(|tx| Ok(keyring::settle_roster(tx, &head.space, head.seq)?))?;
         self.reload_space(&head.space)?;
         if let Some(space) = self.spaces.get_mut(&head.space) {
             space.server_roster = Some(Some(head.seq));
         }
-        Ok(())
+        self.look_again(&head.space)
     }
 }
 

@@ -50,10 +50,11 @@ impl Engine {
         let mut actions = Vec::new();
         let mut inputs = VecDeque::from([input]);
         while let Some(input) = inputs.pop_front() {
-            for output in self.client.handle(self.clock.now(), input) {
+            for output in self.client.handle(self.clock.steady(), input) {
                 match self.carry_out(output, &mut actions) {
                     Ok(answer) => inputs.extend(answer),
                     Err(error) => {
+                        let error = self.sobered(error);
                         tracing::warn!(error = %error, "the connection ends here and is tried again");
                         for id in self.spaces() {
                             if let Err(error) = self.reload_space(&id) {
@@ -70,7 +71,7 @@ impl Engine {
         actions
     }
 
-    /// When [`Input::Tick`] is due, if nothing happens before.
+    /// When [`Input::Tick`] is due by [`Clock::steady`](super::Clock::steady), if nothing happens before.
     #[must_use]
     pub fn deadline(&self) -> Option<ebb_protocol::id::Millis> {
         self.client.deadline()
@@ -82,13 +83,18 @@ impl Engine {
         self.client.is_connected()
     }
 
-    /// The moment that lies `budget` ahead, for [`Input::SyncUntil`].
+    /// The moment that lies `budget` ahead by [`Clock::steady`](super::Clock::steady), for [`Input::SyncUntil`].
     #[must_use]
     pub fn until(&self, budget: Duration) -> ebb_protocol::id::Millis {
-        self.clock.now().plus(u64::try_from(budget.as_millis()).unwrap_or(u64::MAX))
+        self.clock.steady().plus(u64::try_from(budget.as_millis()).unwrap_or(u64::MAX))
     }
 
     fn carry_out(&mut self, output: Output, actions: &mut Vec<LinkAction>) -> Result<Option<Input>> {
+        match output {
+            // Without a store nothing can be done but to close, and to say so.
+            Output::Connect | Output::Disconnect | Output::Report(_) => {}
+            _ => self.store.whole()?,
+        }
         match output {
             Output::Connect => actions.push(LinkAction::Connect),
             Output::Disconnect => actions.push(LinkAction::Close),
@@ -120,6 +126,11 @@ impl Engine {
             }
             Output::Rewind(space, stream, from) => self.rewind(&space, &stream, from, true)?,
             Output::Freeze(space) => self.freeze(&space)?,
+            Output::Report(Report::Waiting(Some(until))) => {
+                let wait_ms = until.since(self.clock.steady());
+                let until = self.clock.now().plus(wait_ms);
+                self.events.push(Event::Status(Report::Waiting(Some(until))));
+            }
             Output::Report(report) => self.events.push(Event::Status(report)),
         }
         Ok(None)
@@ -281,22 +292,30 @@ impl Engine {
     }
 
     fn recall(&mut self, need: &NeedEvidence) -> Result<Evidence> {
-        let heads = keyring::evidence(self.store.read(), &need.space)?;
-        if heads.is_empty() && self.spaces.contains_key(&need.space) {
-            // Cut off before the first receipt: nothing can be proven, and nothing was promised either.
-            self.begin_anew(&need.space)?;
+        let mut heads = keyring::evidence(self.store.read(), &need.space)?;
+        if let Some(space) = self.spaces.get(&need.space) {
+            // Heads of logs that ended prove nothing about this one.
+            heads.retain(|signed| signed.content().is_ok_and(|heads| heads.log_id == space.log_id));
+            if heads.is_empty() {
+                // Cut off before the first receipt: nothing can be proven, and nothing was promised either.
+                self.begin_anew(&need.space)?;
+            }
         }
         Ok(Evidence { space: need.space, heads, common: common_places(self, need)? })
     }
 
     /// Meets the server as if for the first time: everything is compared and what is missing goes out.
     fn begin_anew(&mut self, id: &SpaceId) -> Result<()> {
+        let me = self.secrets.id();
         self.store.write(|tx| {
             keyring::set_log_id(tx, id, &LogId::ZERO)?;
-            outbox::forget_server(tx, id)?;
             for stream in keyring::streams(tx, id)? {
                 let chain = envelope::chain_start(id, &stream.id);
-                keyring::set_cursor(tx, id, &Head { stream: stream.id, position: Position(0), chain })?;
+                let start = Head { stream: stream.id, position: Position(0), chain };
+                outbox::forget_places(tx, id, &start)?;
+                // Its own go out as new; what others wrote it can only give back.
+                outbox::rewind(tx, id, &stream.id, &me, Seq(1), true)?;
+                keyring::set_cursor(tx, id, &start)?;
             }
             Ok(())
         })?;

@@ -203,7 +203,7 @@ impl Shared {
         self.commands.as_ref().is_some_and(|commands| commands.send(command).is_ok())
     }
 
-    fn tell(&self, events: &[Event], now: Millis) {
+    pub(super) fn tell(&self, events: &[Event], now: Millis) {
         let observers = self.observers.lock().clone();
         for event in events {
             if let Event::Status(report) = event {
@@ -372,7 +372,7 @@ impl Driver {
         let now = time::Instant::now();
         let engine = self.with_engine(|engine| {
             let deadline = engine.deadline()?;
-            Some(now + Duration::from_millis(deadline.since(engine.clock.now())))
+            Some(now + Duration::from_millis(deadline.since(engine.clock.steady())))
         });
         let waiters = self.waiters.iter().map(|waiter| waiter.until).min();
         let far = now + Duration::from_secs(3600);

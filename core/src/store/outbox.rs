@@ -343,15 +343,6 @@ pub(crate) fn rewind(
     Ok(())
 }
 
-/// Takes back that the server ever had anything of a space.
-pub(crate) fn forget_server(tx: &Tx<'_>, space: &SpaceId) -> SqlResult<()> {
-    tx.execute(
-        "UPDATE envelope SET position = NULL, chain = NULL, was_placed = 0 WHERE space = ?1",
-        [space.0],
-    )?;
-    Ok(())
-}
-
 /// Takes back that the server has anything of a stream beyond a position.
 pub(crate) fn forget_places(tx: &Tx<'_>, space: &SpaceId, after: &Head) -> SqlResult<()> {
     tx.execute(

@@ -25,6 +25,8 @@ pub(super) struct Live {
     pub(super) trusted: bool,
     /// Whether everything was where it should be at some moment.
     pub(super) was_in_sync: bool,
+    /// Whether it ends because a log began anew: that is no failure to reach the server.
+    pub(super) begins_anew: bool,
     /// What the server asks to be left alone between attempts.
     pub(super) pause_ms: Option<u64>,
     exporter: [u8; 32],
@@ -102,6 +104,7 @@ impl Live {
             since: now,
             trusted: false,
             was_in_sync: false,
+            begins_anew: false,
             pause_ms: None,
             exporter,
             device: None,
@@ -202,6 +205,11 @@ impl Live {
                 self.unseen.insert((space, head.stream));
             }
             Input::Evidence(evidence) if self.recalls.remove(&evidence.space) => {
+                if evidence.heads.is_empty() {
+                    // Nothing to show: the device comes back as one that meets this log for the first time.
+                    self.begins_anew = true;
+                    return Err(End::Broken);
+                }
                 out.push(Output::Send(FromDevice::Evidence(evidence)));
             }
             Input::Frame(frame) => {
@@ -335,7 +343,10 @@ impl Live {
                 self.recalls.insert(need.space);
                 out.push(Output::Recall(need));
             }
-            FromServer::LogBorn(born) => out.push(Output::KeepBirth(born)),
+            FromServer::LogBorn(born) => {
+                self.begins_anew = true;
+                out.push(Output::KeepBirth(born));
+            }
             FromServer::Pong(_) => {}
         }
         Ok(())

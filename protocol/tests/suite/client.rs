@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 
 use ebb_protocol::{
     client::{
-        BACK_OFF_MS_MAX, BYE_MS_MAX, CONNECT_MS_MAX, Client, Input, Outgoing, OutgoingEnvelope, Output,
-        Report, STEADY_MS, UNAVAILABLE_MS,
+        BACK_OFF_MS_MAX, BACK_OFF_MS_MIN, BYE_MS_MAX, CONNECT_MS_MAX, Client, Input, Outgoing,
+        OutgoingEnvelope, Output, Report, STEADY_MS, UNAVAILABLE_MS,
     },
     envelope::Envelope,
     id::{Hash, LogId, Millis, Position, Seq, SpaceId, StreamId},
@@ -19,7 +19,7 @@ use ebb_protocol::{
 };
 
 use crate::{
-    kit::{CLINIC, Draft, OTHER, Patient, STREAM},
+    kit::{CLINIC, Device, Draft, OTHER, Patient, STREAM},
     session::heads_key,
 };
 
@@ -505,6 +505,30 @@ fn a_refusal_of_what_is_no_longer_on_its_way_is_old_news() {
     }
 }
 
+/// And what is not, does not go out again in this connection.
+#[test]
+fn a_refused_refill_goes_out_as_new_if_it_is_ones_own_and_the_server_knows_of_no_loss() {
+    let (own, other) = (Phone::new().patient.phone.id(), Device::new(3).id());
+    for (author, reason, as_new) in
+        [(own, Refusal::Role, true), (other, Refusal::Role, false), (own, Refusal::Malformed, false)]
+    {
+        let mut phone = Phone::in_sync();
+        let Outgoing::Envelopes { space, stream, mut envelopes, .. } = phone.envelopes(1, 3) else {
+            unreachable!()
+        };
+        envelopes.iter_mut().for_each(|envelope| envelope.author = author);
+        phone.input(Input::LocalChange);
+        phone.outbox(vec![Outgoing::Envelopes { space, stream, envelopes, refill: true }]);
+        let what = RefusedWhat::Envelope { stream, author, seq: Seq(2) };
+        let mut out = phone.frame(FromServer::Refused(Refused { space, what, reason }));
+        out.extend(phone.input(Input::LocalChange));
+        let rewound = out.iter().any(|output| matches!(output, Output::Rewind(_, _, Seq(2))));
+        assert_eq!((rewound, reports(&out)), (as_new, Vec::new()), "{author} {reason:?}: {out:?}");
+        let kept_back = gathers(&out).unwrap().0.len();
+        assert_eq!(kept_back, if as_new { 1 } else { 3 }, "{author} {reason:?}: {out:?}");
+    }
+}
+
 #[test]
 fn one_space_that_must_wait_keeps_no_other_waiting() {
     let mut phone = Phone::in_sync();
@@ -758,10 +782,28 @@ fn evidence_is_given_to_whoever_asked() {
     let mut phone = Phone::in_sync();
     let need = NeedEvidence { space: phone.space(), samples: Vec::new() };
     assert!(matches!(phone.frame(FromServer::NeedEvidence(need))[..], [Output::Recall(_)]));
-    let evidence = Evidence { space: phone.space(), heads: Vec::new(), common: Vec::new() };
+    let heads = Heads { space: phone.space(), log_id: LOG, heads: Vec::new() };
+    let heads = vec![SignedHeads::sign(&heads, |message| heads_key().sign(message))];
+    let evidence = Evidence { space: phone.space(), heads, common: Vec::new() };
     let out = phone.input(Input::Evidence(evidence.clone()));
     assert!(matches!(sent(&out)[..], [FromDevice::Evidence(_)]));
     assert!(phone.input(Input::Evidence(evidence)).is_empty(), "once");
+}
+
+#[test]
+fn who_has_no_evidence_meets_the_server_anew_and_soon() {
+    let mut phone = Phone::in_sync();
+    let need = NeedEvidence { space: phone.space(), samples: Vec::new() };
+    for _ in 0..8 {
+        phone.frame(FromServer::NeedEvidence(need.clone()));
+        let none = Evidence { space: phone.space(), heads: Vec::new(), common: Vec::new() };
+        let out = phone.input(Input::Evidence(none));
+        assert!(hangs_up(&out) && sent(&out).is_empty());
+        let pause_ms = phone.client.deadline().unwrap().since(phone.now);
+        assert!(pause_ms <= BACK_OFF_MS_MIN, "a log that begins anew is no failure: {pause_ms} ms");
+        phone.wait(BACK_OFF_MS_MIN);
+        phone.arrive_again();
+    }
 }
 
 #[test]

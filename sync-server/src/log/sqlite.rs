@@ -89,9 +89,19 @@ impl SqliteLog {
         let lock = lock(path)?;
         let mut db = connect(path, &options, OpenFlags::SQLITE_OPEN_CREATE)?;
         db.pragma_update(None, "page_size", PAGE_BYTES)?;
-        db.pragma_update(None, "journal_mode", "WAL")?;
+        // To its end: the row comes first, and then the failure to make it so. With a rollback journal, which it
+        // would stay with, a power cut could undo what was acknowledged (FULL does not sync its deletion).
+        let mut set = db.prepare("PRAGMA journal_mode = WAL")?;
+        let modes: Vec<String> = set.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?;
+        drop(set);
+        if modes != ["wal"] {
+            return Err(LogError::Io(format!("the journal's mode stays {modes:?}: the disk fails")));
+        }
         // FULL: a commit returns when its bytes are on the disk, which is what an acknowledgement says.
         db.pragma_update(None, "synchronous", "FULL")?;
+        // What an earlier process wrote and could not sync is in the operating system's cache, perhaps nowhere
+        // else, and would be found in the log as if it were durable: moved into the file and synced, it is.
+        db.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?;
         db.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?;
         db.pragma_update(None, "cache_size", -i64::from(WRITER_CACHE_KIB))?;
         if let Some(pages) = options.pages_max {

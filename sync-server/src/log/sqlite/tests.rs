@@ -113,3 +113,16 @@ fn what_was_committed_is_there_after_reopening() {
     let log = SqliteLog::open(&file(&folder), Options::default()).unwrap();
     assert_eq!(log.head(&patient.space, &STREAM), Ok(head_after(patient.space, STREAM, &envelopes)));
 }
+
+#[test]
+fn a_log_that_is_closed_leaves_one_file_though_a_reader_is_still_open() {
+    let folder = folder();
+    let mut log = SqliteLog::open(&file(&folder), Options::default()).unwrap();
+    let reader = log.reader().unwrap();
+    log.commit(&[founding(&Patient::new(1))]).unwrap();
+    let beside = || std::fs::metadata(folder.path().join("log.sqlite-wal")).unwrap().len();
+    assert!(beside() > 0);
+    drop(log);
+    assert_eq!(beside(), 0);
+    drop(reader);
+}

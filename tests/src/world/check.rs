@@ -1,0 +1,226 @@
+//! Holding the world against the model.
+
+use std::collections::BTreeSet;
+
+use ebb_core::{Category, Delivery, Record};
+use ebb_protocol::wire::{FromServer, Refusal};
+
+use super::{
+    Fault, Result, Who, World,
+    act::{list, mark_of, name},
+};
+use crate::{
+    model::{Certainty, Mark},
+    net::LinkId,
+};
+
+impl World {
+    /// After each step: no record that a device listed is gone, and nobody honest was stopped from writing.
+    pub(super) fn check_step(&mut self, device: usize) -> Result {
+        for place in self.follows(device) {
+            let space = self.spaces[place];
+            let one = &mut self.devices[device];
+            let Some(replica) = one.replica() else { return Ok(()) };
+            // A disk may fail to be read: then nothing is known, and nothing contradicts.
+            let Ok((records, _)) = replica.with_engine(|engine| engine.count(&space)) else { continue };
+            if records < one.listed[place] {
+                let (name, listed) = (name(one), one.listed[place]);
+                return Err(Fault(format!("{name} listed {listed} records and now {records}")));
+            }
+            one.listed[place] = records;
+        }
+        match self.devices[device].heard.is_frozen() {
+            true => Err(Fault(format!("{} may no longer write", name(&self.devices[device])))),
+            false => Ok(()),
+        }
+    }
+
+    /// A device's every record against the model: those it was promised are there, each version of them, and
+    /// none that nobody wrote or that it may not hold.
+    pub(super) fn check_device(&mut self, device: usize) -> Result {
+        for place in self.follows(device) {
+            let space = self.spaces[place];
+            let Some(replica) = self.devices[device].replica().cloned() else { return Ok(()) };
+            let Ok(records) = list(&replica, space) else { continue };
+            let mut there = BTreeSet::new();
+            for record in &records {
+                let first = self.known(device, record)?;
+                self.may_hold(device, place, record.category)?;
+                there.insert(first);
+            }
+            for (first, written) in &self.model.records {
+                let promised = |(_, (by, certainty)): (&Mark, &(usize, Certainty))| {
+                    *by == device && *certainty == Certainty::Sure
+                };
+                if written.space != space || !written.versions.iter().any(promised) {
+                    continue;
+                }
+                if !there.contains(first) {
+                    return Err(Fault(format!("{} lost record {first}", name(&self.devices[device]))));
+                }
+                let Some(id) = written.id else { continue };
+                let Ok(history) = replica.history(space, id) else { continue };
+                let held: BTreeSet<_> = history.iter().filter_map(|past| mark_of(&past.record)).collect();
+                let lost =
+                    written.versions.iter().find(|version| promised(*version) && !held.contains(version.0));
+                if let Some((mark, _)) = lost {
+                    return Err(Fault(format!(
+                        "{} lost version {mark} of record {first}",
+                        name(&self.devices[device])
+                    )));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Which record of the model it is.
+    pub(super) fn known(&mut self, device: usize, record: &Record) -> Result<Mark> {
+        let name = name(&self.devices[device]);
+        let shown = mark_of(record).ok_or_else(|| Fault(format!("{name} lists a record without a mark")))?;
+        self.model.recognize(record.id, shown).map_err(|why| Fault(format!("{name}: {why}")))
+    }
+
+    fn may_hold(&self, device: usize, place: usize, category: Category) -> Result {
+        let may = match Who::ALL[device] {
+            Who::Desk => self.model.grants(&self.spaces[place]).maybe.contains(&category),
+            Who::Second => self.model.second.is_some(),
+            Who::Phone | Who::Other => true,
+        };
+        if may { Ok(()) } else { Err(Fault(format!("{:?} holds {category:?}", Who::ALL[device]))) }
+    }
+
+    /// Whether everything is where it should be; if not, what is not.
+    pub(super) fn converged(&mut self) -> Result<Option<String>> {
+        for device in 0..self.devices.len() {
+            let name = name(&self.devices[device]);
+            let Some(replica) = self.devices[device].replica() else {
+                return Ok(Some(format!("{name} does not run")));
+            };
+            for place in self.follows(device) {
+                let space = self.spaces[place];
+                let Ok((_, unsent)) = replica.with_engine(|engine| engine.count(&space)) else {
+                    return Ok(Some(format!("{name} cannot be read")));
+                };
+                if unsent > 0 {
+                    return Ok(Some(format!("{name} has {unsent} records that are not on the server")));
+                }
+            }
+            if let Ok(set_aside @ (1.., _) | set_aside @ (_, 1..)) =
+                replica.with_engine(|engine| engine.set_aside())
+            {
+                return Ok(Some(format!("{name} set aside {set_aside:?} changes")));
+            }
+        }
+        for place in 0..self.spaces.len() {
+            let owner = if place == 0 { Who::Phone } else { Who::Other };
+            let all = self.listed(owner, place, |_| true)?;
+            if place == 0 && self.model.second == Some(Certainty::Sure) {
+                let second = self.listed(Who::Second, place, |_| true)?;
+                if let Some(why) = differ(&all, &second) {
+                    return Ok(Some(format!("the second phone differs: {why}")));
+                }
+            }
+            let granted = self.model.grants(&self.spaces[place]);
+            let shared: Vec<_> =
+                all.iter().filter(|record| granted.sure.contains(&record.category)).cloned().collect();
+            let desk = self.listed(Who::Desk, place, |record| granted.sure.contains(&record.category))?;
+            if let Some(why) = differ(&shared, &desk) {
+                return Ok(Some(format!("the desk differs in space {place}: {why}")));
+            }
+        }
+        Ok(None)
+    }
+
+    fn listed(&self, who: Who, place: usize, fits: impl Fn(&Record) -> bool) -> Result<Vec<Record>> {
+        let Some(replica) = self.devices[who.index()].replica() else { return Ok(Vec::new()) };
+        let mut records = list(replica, self.spaces[place])?;
+        records.retain(fits);
+        records.sort_by_key(|record| record.id);
+        Ok(records)
+    }
+
+    /// In the end: every device, every promise, every delivery, and what the server said.
+    pub(super) fn check_all(&mut self) -> Result {
+        for device in 0..self.devices.len() {
+            self.check_device(device)?;
+            self.tally.add("restorations noticed", self.devices[device].heard.restored());
+        }
+        self.server.check()?;
+        for (place, owner) in [(0, Who::Phone), (1, Who::Other)] {
+            let records = self.listed(owner, place, |_| true)?;
+            self.tally.add("conflicts", records.iter().map(|record| u64::from(record.conflicts)).sum());
+            for record in records {
+                self.holds_every_version(owner, place, &record)?;
+            }
+        }
+        self.line(|| "all is where it should be".into());
+        Ok(())
+    }
+
+    /// What any device was promised of a record has reached its owner, and the server.
+    fn holds_every_version(&mut self, owner: Who, place: usize, record: &Record) -> Result {
+        let first = self.known(owner.index(), record)?;
+        let Some(replica) = self.devices[owner.index()].replica() else { return Ok(()) };
+        let space = self.spaces[place];
+        let fault = |what: &str| Fault(format!("{what} of record {first} is not known"));
+        let history = replica.history(space, record.id).map_err(|_| fault("the history"))?;
+        let held: BTreeSet<_> = history.iter().filter_map(|past| mark_of(&past.record)).collect();
+        let written = &self.model.records[&first];
+        for (mark, (by, certainty)) in &written.versions {
+            if *certainty == Certainty::Sure && !held.contains(mark) {
+                return Err(Fault(format!("version {mark} of record {first}, by {by}, is nowhere")));
+            }
+        }
+        if written.retracted == Some(Certainty::Sure) && record.retracted.is_none() {
+            return Err(Fault(format!("record {first} was retracted and is not")));
+        }
+        match replica.delivery(space, record.id) {
+            Ok(Delivery::OnServer) => Ok(()),
+            _ => Err(Fault(format!("record {first} is said not to be on the server"))),
+        }
+    }
+
+    /// Puts what the server says into the trace: kinds, counts and positions.
+    pub(super) fn note(&mut self, link: LinkId, frame: &FromServer) {
+        let said = match frame {
+            FromServer::Welcome(welcome) => format!("welcome to {} spaces", welcome.spaces.len()),
+            FromServer::Roster(roster) => format!("{} roster entries", roster.entries.len()),
+            FromServer::RosterAcked(head) => format!("roster entry {} is durable", head.seq),
+            FromServer::Acked(acked) => {
+                let positions: Vec<_> = acked.envelopes.iter().map(|acked| acked.position.0).collect();
+                format!("durable at {positions:?}")
+            }
+            FromServer::Refused(refused) => {
+                self.tally.count("refusals");
+                format!("refused: {}", name_of(&refused.reason))
+            }
+            FromServer::Entries(entries) => format!("{} from {}", entries.items.len(), entries.first),
+            FromServer::CaughtUp(_) => "caught up".into(),
+            FromServer::NeedEvidence(_) => "asks for evidence".into(),
+            FromServer::LogBorn(_) => {
+                self.tally.count("logs begun anew");
+                "a new log".into()
+            }
+            FromServer::Pong(_) => "pong".into(),
+            FromServer::Bye(bye) => format!("good-bye: {}", name_of(&bye.reason)),
+        };
+        self.line(|| format!("{}: {said}", link.0));
+    }
+}
+
+/// The first difference between two lists of records.
+fn differ(ours: &[Record], theirs: &[Record]) -> Option<String> {
+    if ours.len() != theirs.len() {
+        return Some(format!("{} records and {}", ours.len(), theirs.len()));
+    }
+    let differing = ours.iter().zip(theirs).filter(|(ours, theirs)| ours != theirs).count();
+    (differing > 0).then(|| format!("{differing} records are not equal"))
+}
+
+/// A refusal without what it carries: hashes differ from run to run.
+fn name_of(reason: &Refusal) -> String {
+    let mut name = format!("{reason:?}");
+    name.truncate(name.find(['(', ' ']).unwrap_or(name.len()));
+    name
+}

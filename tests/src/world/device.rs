@@ -1,0 +1,231 @@
+//! A device: a replica that can lose its power, and its end of a link.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+};
+
+use ebb_core::{
+    Card, Config, Drive, Observer, Replica, SpaceId, Start, Ticket, Vault, VaultError,
+    keys::Entropy,
+    link::{ServerAddress, Transport},
+};
+use ebb_protocol::{
+    client::Input,
+    wire::{self, SignedPins},
+};
+
+use super::{Watch, Who};
+use crate::{
+    disk::{Disk, medium::Random},
+    net::LinkId,
+};
+
+/// A device.
+pub(super) struct Device {
+    pub(super) who: Who,
+    pub(super) disk: Arc<Disk>,
+    pub(super) watch: Watch,
+    /// How far the server is, one way; `None` without a network.
+    pub(super) network_ms: Option<u64>,
+    pub(super) link: Option<LinkId>,
+    /// The attempt to connect that is under way, by its number.
+    pub(super) attempt: u32,
+    pub(super) connecting: bool,
+    /// The ticket of the space that it joins.
+    pub(super) joins: Option<Ticket>,
+    /// When a tick was last asked for.
+    pub(super) tick_ms: Option<u64>,
+    pub(super) output_until_crash: Option<(u8, u16)>,
+    pub(super) heard: Arc<Heard>,
+    /// Records that it listed, for each space: never fewer.
+    pub(super) listed: [u64; 2],
+    /// What its disk's slowness cost so far, and what of it what it sends next waits for.
+    pub(super) cost_ms: u64,
+    pub(super) slow_ms: u64,
+    /// Its card, which never changes.
+    pub(super) card: Option<Card>,
+    folder: PathBuf,
+    vault: Remembering,
+    pins: SignedPins,
+    seed: u64,
+    opened: Arc<AtomicU64>,
+    incoming: Vec<u8>,
+    replica: Option<Replica>,
+}
+
+impl std::fmt::Debug for Device {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Device({:?})", self.who)
+    }
+}
+
+/// What a device told its observers.
+#[derive(Debug, Default)]
+pub(super) struct Heard {
+    frozen: AtomicBool,
+    restored: AtomicU64,
+}
+
+impl Observer for Heard {
+    fn device_frozen(&self, _space: SpaceId) {
+        self.frozen.store(true, Ordering::Relaxed);
+    }
+
+    fn server_restored(&self, _space: SpaceId) {
+        self.restored.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+impl Heard {
+    pub(super) fn is_frozen(&self) -> bool {
+        self.frozen.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn restored(&self) -> u64 {
+        self.restored.load(Ordering::Relaxed)
+    }
+}
+
+/// A keystore that survives every crash.
+#[derive(Clone, Default)]
+struct Remembering(Arc<Mutex<Option<Vec<u8>>>>);
+
+impl Vault for Remembering {
+    fn load(&self) -> Result<Option<Vec<u8>>, VaultError> {
+        Ok(self.0.lock().unwrap_or_else(PoisonError::into_inner).clone())
+    }
+
+    fn save(&self, key: &[u8]) -> Result<(), VaultError> {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(key.to_vec());
+        Ok(())
+    }
+}
+
+struct Seeded(Random);
+
+impl Entropy for Seeded {
+    fn fill(&mut self, bytes: &mut [u8]) {
+        for chunk in bytes.chunks_mut(8) {
+            let drawn = self.0.draw().to_le_bytes();
+            chunk.copy_from_slice(&drawn[..chunk.len()]);
+        }
+    }
+}
+
+impl Device {
+    pub(super) fn new(who: Who, folder: &Path, seed: u64, watch: Watch, pins: SignedPins) -> Self {
+        let seed = seed.wrapping_mul(31).wrapping_add(who.index() as u64 + 1);
+        let disk = Disk::simulated(seed);
+        disk.forget_on_failed_sync(true);
+        Self {
+            who,
+            disk: Arc::new(disk),
+            watch,
+            network_ms: None,
+            link: None,
+            attempt: 0,
+            connecting: false,
+            joins: None,
+            tick_ms: None,
+            output_until_crash: None,
+            heard: Arc::default(),
+            listed: [0; 2],
+            cost_ms: 0,
+            slow_ms: 0,
+            card: None,
+            folder: folder.join(format!("{who:?}")),
+            vault: Remembering::default(),
+            pins,
+            seed,
+            opened: Arc::default(),
+            incoming: Vec::new(),
+            replica: None,
+        }
+    }
+
+    pub(super) fn replica(&self) -> Option<&Replica> {
+        self.replica.as_ref()
+    }
+
+    /// Opens the replica: what an app does when it starts.
+    pub(super) fn open(&mut self) -> ebb_core::Result<()> {
+        let mut config = Config::new(&self.folder);
+        let nowhere = ([127, 0, 0, 1], 9).into();
+        config = config.server(
+            ServerAddress { quic: nowhere_text(nowhere), tcp: nowhere_text(nowhere) },
+            self.pins.clone(),
+        );
+        config.start = match (self.who, self.joins) {
+            (Who::Desk, _) => Start::Clinic,
+            (_, Some(ticket)) => Start::Join(ticket),
+            (_, None) => Start::Found,
+        };
+        config.clock = Arc::new(self.watch.clone());
+        // Another stream of numbers at every start, as of a device that wakes up.
+        let times = self.opened.fetch_add(1, Ordering::Relaxed);
+        config.entropy = Box::new(Seeded(Random::new(self.seed.wrapping_add(times << 32))));
+        config.vfs = Some(self.disk.name().to_owned());
+        config.drive = Drive::Manual;
+        config.transport = Transport::Quic;
+        let replica = Replica::open(config, &self.vault)?;
+        replica.watch(self.heard.clone());
+        self.card = Some(replica.card()?);
+        self.replica = Some(replica);
+        self.incoming.clear();
+        Ok(())
+    }
+
+    /// Ends the app: nothing of it is left in memory.
+    pub(super) fn close(&mut self) {
+        if let Some(replica) = self.replica.take() {
+            replica.lock();
+        }
+        self.link = None;
+        self.connecting = false;
+        self.tick_ms = None;
+        self.output_until_crash = None;
+    }
+
+    /// Makes the next open compute every list anew, as an update of the app does that shows them otherwise.
+    pub(super) fn age_lists(&self) -> rusqlite::Result<()> {
+        let flags = rusqlite::OpenFlags::SQLITE_OPEN_READ_WRITE | rusqlite::OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let path = self.folder.join("ebb.db");
+        let db = rusqlite::Connection::open_with_flags_and_vfs(path, flags, self.disk.name())?;
+        let key = self.vault.load().ok().flatten().unwrap_or_default();
+        let hex: String = key.iter().map(|byte| format!("{byte:02x}")).collect();
+        db.execute_batch(&format!(
+            "PRAGMA key = \"x'{hex}'\"; PRAGMA cipher_hmac_algorithm = HMAC_SHA256;
+             PRAGMA locking_mode = EXCLUSIVE; PRAGMA synchronous = FULL;
+             UPDATE meta SET value = x'00000000' WHERE name = 'projection_version';"
+        ))
+    }
+
+    /// Takes bytes that arrived and gives the whole frames among them.
+    pub(super) fn takes(&mut self, bytes: &[u8]) -> Vec<Input> {
+        self.incoming.extend_from_slice(bytes);
+        let mut inputs = Vec::new();
+        while let Some((prefix, rest)) = self.incoming.split_first_chunk::<4>() {
+            let Ok(len) = wire::frame_len(*prefix) else {
+                inputs.push(Input::Garbage);
+                self.incoming.clear();
+                break;
+            };
+            let Some(body) = rest.get(..len) else { break };
+            inputs.push(wire::decode(body).map_or(Input::Garbage, Input::Frame));
+            self.incoming.drain(..4 + len);
+        }
+        inputs
+    }
+
+    pub(super) fn forget_incoming(&mut self) {
+        self.incoming.clear();
+    }
+}
+
+fn nowhere_text(address: std::net::SocketAddr) -> String {
+    address.to_string()
+}
