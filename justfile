@@ -32,6 +32,18 @@ advisories:
 tidy:
     cargo test --workspace --test tidy
 
+# Lives through so many simulated worlds; the test command does a thousand.
+sim seeds="10000" from="1":
+    cargo test --workspace --test sim -- --seeds {{seeds}} --from {{from}}
+
+# Lives through one world and tells everything that happens.
+sim-one seed:
+    cargo test --workspace --test sim -- --seed {{seed}}
+
+# Cuts a failing world down to what its fault needs.
+sim-shrink seed:
+    cargo test --workspace --test sim -- --seed {{seed}} --shrink
+
 # Kills servers and devices at random moments, so many times; the test command does a few dozen.
 crash kills="1000" seed="1":
     cargo test --workspace --test crash -- --kills {{kills}} --seed {{seed}}

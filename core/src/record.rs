@@ -441,8 +441,9 @@ impl Retraction {
 
     /// Decodes it from CBOR; what cannot be read is a retraction without a reason, never none.
     pub fn decode(bytes: &[u8]) -> Self {
+        static NAMES: value::Names = value::Names::new();
         value::from_bytes(bytes)
-            .and_then(|cbor| value::open(&cbor))
+            .and_then(|cbor| value::open(&cbor, &NAMES))
             .map_or_else(Self::default, |(retraction, _)| retraction)
     }
 }

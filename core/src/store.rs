@@ -224,11 +224,22 @@ fn connect_once(file: &Path, key: &[u8; 32], vfs: Option<&str>) -> SqlResult<Con
         return Err(rusqlite::Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_IOERR), None));
     }
     connection.execute_batch("PRAGMA synchronous = FULL")?;
-    // What an earlier process wrote and could not sync is in the operating system's cache, perhaps nowhere
-    // else, and would be found in the log as if it were durable: moved into the file and synced, it is.
-    connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?;
+    settle(&connection)?;
     connection.busy_timeout(Duration::from_millis(0))?;
     Ok(connection)
+}
+
+/// Makes durable what an earlier connection left in the write-ahead log. If it could not sync that, it is in
+/// the operating system's cache and perhaps nowhere else, and would be found as if it were durable: moved
+/// into the file and synced, it is; and a first write to the new log, that the old one does not come back.
+fn settle(connection: &Connection) -> SqlResult<()> {
+    let checkpoint = |sql| connection.query_row(sql, [], |row| row.get::<_, i64>(1));
+    if checkpoint("PRAGMA wal_checkpoint(PASSIVE)")? > 0 {
+        checkpoint("PRAGMA wal_checkpoint(TRUNCATE)")?;
+        let version: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+        connection.pragma_update(None, "user_version", version)?;
+    }
+    Ok(())
 }
 
 fn migrate(connection: &mut Connection) -> Result<()> {

@@ -112,8 +112,9 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
     async fn turn(&mut self) -> Result<(), End> {
         loop {
             match self.exchange.step()? {
-                // A frame may have cost many signature checks: let other connections go on.
-                Step::Went => tokio::task::yield_now().await,
+                Step::Went => {}
+                // Let other connections go on.
+                Step::Took => tokio::task::yield_now().await,
                 Step::Opens => self.exchange.opening().await?,
                 Step::Idle => return Ok(()),
             }

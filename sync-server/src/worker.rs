@@ -38,9 +38,10 @@ const PROBE_MS: u64 = 1_000;
 /// Where groups were lately as large as this, the next one waits for as many offers. (One device's push is
 /// one offer a stream, four as a rule.)
 const CROWD_MIN: usize = 5;
-/// It waits no longer than this: a few commits on a fast disk, less than one on a slow one. Under 64
-/// writers that each wait for their acknowledgement, an fsync serves 7 of them without it.
-const CROWD_WAIT_MS_MAX: u64 = 3;
+/// It waits no longer than this: as long as one commit on a slow disk, so that nobody waits for much more
+/// than the crowd itself costs. Under 64 writers that each wait for their acknowledgement, an fsync serves 7
+/// of them without it; with less on slow processors, which bring a crowd together more slowly.
+const CROWD_WAIT_MS_MAX: u64 = 10;
 
 /// Where connections hand over what they want of the log.
 #[derive(Debug)]

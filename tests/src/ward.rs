@@ -310,18 +310,12 @@ pub fn admit(packed: &[u8]) -> &'static str {
         Ok(payload) => payload,
         Err(error) => return error.code(),
     };
-    let mut items = 0;
-    let mut verdict = "fine";
-    for change in payload.records.iter().flat_map(|record| &record.changes) {
-        match gate::inspect(change) {
-            Ok(inspected) => items += inspected.items,
-            Err(refusal) => verdict = refusal.code(),
-        }
-        if items > gate::ENVELOPE_ITEMS_MAX {
-            return "too_many_items";
-        }
+    let changes = || payload.records.iter().flat_map(|record| &record.changes);
+    if changes().map(|change| gate::weigh(change)).sum::<u64>() > gate::ENVELOPE_ITEMS_MAX {
+        return "too_many_items";
     }
-    verdict
+    let refusals = changes().filter_map(|change| gate::inspect(change).err());
+    refusals.last().map_or("fine", |refusal| refusal.code())
 }
 
 /// Waits for a future on this thread.

@@ -64,7 +64,10 @@ macro_rules! kinds {
 
             pub(super) fn open(kind: &str, fields: Cbor) -> (Self, Extra) {
                 let opened = match kind {
-                    $($label => value::open::<$kind>(&fields).map(|(body, extra)| (body.into(), extra)),)+
+                    $($label => {
+                        static NAMES: value::Names = value::Names::new();
+                        value::open::<$kind>(&fields, &NAMES).map(|(body, extra)| (body.into(), extra))
+                    })+
                     _ => None,
                 };
                 opened.unwrap_or_else(|| {

@@ -1,6 +1,6 @@
 //! A record's value on disk: header and body as one CBOR map.
 
-use std::{collections::BTreeMap, fmt};
+use std::{collections::BTreeMap, fmt, sync::OnceLock};
 
 use ciborium::Value as Cbor;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -85,9 +85,13 @@ impl Value {
     ///
     /// Fails when the bytes are no CBOR map or the header misses a field.
     pub fn decode(bytes: &[u8]) -> Result<Self, Undecodable> {
-        let cbor = from_bytes(bytes).ok_or(Undecodable)?;
-        let (header, header_extra) = open::<Header>(&cbor).ok_or(Undecodable)?;
-        let (body, body_extra) = Body::open(&header.kind, header.body);
+        static NAMES: Names = Names::new();
+        let mut map = from_bytes(bytes).and_then(|cbor| cbor.into_map().ok()).ok_or(Undecodable)?;
+        // Taken out before the header is read, which would copy it.
+        let body = map.iter_mut().find(|(name, _)| name.as_text() == Some("body")).ok_or(Undecodable)?;
+        let body = std::mem::replace(&mut body.1, Cbor::Null);
+        let (header, header_extra) = open::<Header>(&Cbor::Map(map), &NAMES).ok_or(Undecodable)?;
+        let (body, body_extra) = Body::open(&header.kind, body);
         Ok(Self {
             occurred: header.at,
             recorded_at: header.rec,
@@ -136,13 +140,16 @@ struct Header {
     body: Cbor,
 }
 
+/// The names of a struct's fields, as it writes them: always all of them.
+pub(super) type Names = OnceLock<Vec<Cbor>>;
+
 /// Splits a CBOR map into the fields a struct knows and those it does not.
 ///
-/// What a struct writes tells what it knows, so no list of names can fall behind.
-pub(super) fn open<T: Serialize + DeserializeOwned>(cbor: &Cbor) -> Option<(T, Extra)> {
+/// What a struct writes tells what it knows, so no list of names can fall behind; it is asked once.
+pub(super) fn open<T: Serialize + DeserializeOwned>(cbor: &Cbor, names: &Names) -> Option<(T, Extra)> {
     let known: T = cbor.deserialized().ok()?;
-    let written = Cbor::serialized(&known).ok()?.into_map().ok()?;
-    let knows = |name: &Cbor| written.iter().any(|(key, _)| key == name);
+    let names = names.get_or_init(|| written(&known).into_iter().map(|(name, _)| name).collect());
+    let knows = |name: &Cbor| names.contains(name);
     let extra = cbor
         .as_map()?
         .iter()
@@ -154,13 +161,17 @@ pub(super) fn open<T: Serialize + DeserializeOwned>(cbor: &Cbor) -> Option<(T, E
 
 /// Joins them again; absent fields are left out.
 pub(super) fn close<T: Serialize>(known: &T, extra: &Extra) -> Cbor {
-    let mut map = Cbor::serialized(known)
-        .expect("records are plain structs with text keys")
-        .into_map()
-        .expect("a struct is written as a map");
+    let mut map = written(known);
     map.retain(|(_, value)| !value.is_null());
     map.extend(extra.iter().map(|(key, value)| (Cbor::Text(key.clone()), value.clone())));
     Cbor::Map(map)
+}
+
+fn written(known: &impl Serialize) -> Vec<(Cbor, Cbor)> {
+    Cbor::serialized(known)
+        .expect("records are plain structs with text keys")
+        .into_map()
+        .expect("a struct is written as a map")
 }
 
 pub(super) fn to_bytes(cbor: &Cbor) -> Vec<u8> {

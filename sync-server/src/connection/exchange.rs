@@ -76,6 +76,8 @@ pub enum End {
 pub enum Step {
     /// Something was done, and more may be.
     Went,
+    /// A frame was taken, which may have cost many signature checks; more may be done.
+    Took,
     /// Nothing can be done before the peer, the log or the clock goes on.
     Idle,
     /// A space is being opened: nothing else is done before the log has answered.
@@ -127,6 +129,7 @@ impl Exchange {
             && let Some(input) = self.next_frame()
         {
             self.input(input)?;
+            return Ok(Step::Took);
         } else {
             self.compact();
             return Ok(Step::Idle);

@@ -99,9 +99,7 @@ impl SqliteLog {
         }
         // FULL: a commit returns when its bytes are on the disk, which is what an acknowledgement says.
         db.pragma_update(None, "synchronous", "FULL")?;
-        // What an earlier process wrote and could not sync is in the operating system's cache, perhaps nowhere
-        // else, and would be found in the log as if it were durable: moved into the file and synced, it is.
-        db.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?;
+        settle(&db)?;
         db.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?;
         db.pragma_update(None, "cache_size", -i64::from(WRITER_CACHE_KIB))?;
         if let Some(pages) = options.pages_max {
@@ -160,6 +158,19 @@ impl Log for SqliteLog {
         self.db.db.prepare_cached("UPDATE probe SET count = count + 1")?.execute([])?;
         Ok(())
     }
+}
+
+/// Makes durable what an earlier process left in the write-ahead log. If it could not sync that, it is in the
+/// operating system's cache and perhaps nowhere else, and would be found as if it were durable: moved into
+/// the file and synced, it is; and a first write to the new log, that the old one does not come back.
+fn settle(db: &Connection) -> rusqlite::Result<()> {
+    let checkpoint = |sql| db.query_row(sql, [], |row| row.get::<_, i64>(1));
+    if checkpoint("PRAGMA wal_checkpoint(PASSIVE)")? > 0 {
+        checkpoint("PRAGMA wal_checkpoint(TRUNCATE)")?;
+        let version: i64 = db.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+        db.pragma_update(None, "user_version", version)?;
+    }
+    Ok(())
 }
 
 fn lock(path: &Path) -> Result<Arc<File>, LogError> {

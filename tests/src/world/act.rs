@@ -499,7 +499,7 @@ impl World {
         let Some(exchange) = self.server.exchanges.get_mut(&link) else { return Ok(()) };
         let ended = loop {
             match exchange.step() {
-                Ok(Step::Went) => {}
+                Ok(Step::Went | Step::Took) => {}
                 Ok(Step::Idle | Step::Opens) => break None,
                 Err(end) => break Some(end),
             }
@@ -613,6 +613,8 @@ impl World {
             Host::Device(who) => {
                 self.tally.count("device crashes");
                 let link = self.devices[who.index()].link;
+                // What was listed and never promised may go with the power.
+                self.devices[who.index()].listed = [0; 2];
                 self.devices[who.index()].close();
                 if let Some(link) = link.filter(|_| self.random.coin()) {
                     self.send(0, link, Way::Up, &[]);

@@ -19,7 +19,7 @@ fn over(patient: &Patient, storage: Storage) -> Exchange {
 
 /// Does everything that can be done without waiting.
 fn settle(exchange: &mut Exchange) {
-    while exchange.step().unwrap() == Step::Went {}
+    while exchange.step().unwrap() != Step::Idle {}
 }
 
 #[test]
