@@ -314,8 +314,8 @@ pub fn admit(packed: &[u8]) -> &'static str {
     if changes().map(|change| gate::weigh(change)).sum::<u64>() > gate::ENVELOPE_ITEMS_MAX {
         return "too_many_items";
     }
-    let refusals = changes().filter_map(|change| gate::inspect(change).err());
-    refusals.last().map_or("fine", |refusal| refusal.code())
+    let refusal = changes().find_map(|change| gate::inspect(change).err());
+    refusal.map_or("fine", |refusal| refusal.code())
 }
 
 /// Waits for a future on this thread.
