@@ -407,7 +407,7 @@ impl Replica {
     /// [`Error::Unlock`] when locked, and what `work` fails with.
     pub fn with_engine<T>(&self, work: impl FnOnce(&mut Engine) -> Result<T>) -> Result<T> {
         self.unlocked(|engine| {
-            engine.store.whole()?;
+            engine.whole()?;
             work(engine).map_err(|error| engine.sobered(error))
         })?
     }
@@ -427,6 +427,15 @@ impl Replica {
         let (actions, events, now) = self.unlocked(drive)?;
         self.shared.tell(&events, now);
         Ok(actions)
+    }
+
+    /// When [`Input::Tick`] is due by [`Clock::steady`], if nothing happens before: for whoever drives a
+    /// replica by hand.
+    ///
+    /// # Errors
+    /// [`Error::Unlock`] when locked.
+    pub fn deadline(&self) -> Result<Option<Millis>> {
+        self.unlocked(|engine| engine.deadline())
     }
 
     /// Runs something that may have changed records, then tells observers and the connection.

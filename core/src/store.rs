@@ -104,7 +104,7 @@ impl Store {
     /// whatever the connection is asked.
     ///
     /// # Errors
-    /// If it does not open now; [`Store::whole`] tries again.
+    /// If it does not open now; until it does, [`Store::is_out`].
     pub(crate) fn renew(&mut self) -> Result<()> {
         let old = std::mem::replace(&mut self.connection, Connection::open_in_memory()?);
         self.is_out = true;
@@ -116,12 +116,14 @@ impl Store {
         Ok(())
     }
 
-    /// Sees to it that there is a connection to the file.
-    ///
-    /// # Errors
-    /// If there was none, and there can be none now.
-    pub(crate) fn whole(&mut self) -> Result<()> {
-        if self.is_out { self.renew() } else { Ok(()) }
+    /// Whether there is no connection to the file: it could not be opened anew yet.
+    pub(crate) fn is_out(&self) -> bool {
+        self.is_out
+    }
+
+    /// Has it opened anew before it is used again.
+    pub(crate) fn give_up(&mut self) {
+        self.is_out = true;
     }
 
     /// Runs a transaction: all of it becomes durable, or none.
@@ -275,11 +277,16 @@ fn code_of(error: &rusqlite::Error) -> String {
     }
 }
 
-/// Whether it was reading that failed. A connection whose sync failed must go on: it writes over what was not
-/// synced, while a new one would take it for durable.
-fn failed_to_read(error: &rusqlite::Error) -> bool {
-    let read = [ffi::SQLITE_IOERR_READ, ffi::SQLITE_IOERR_SHORT_READ];
-    matches!(error, rusqlite::Error::SqliteFailure(failure, _) if read.contains(&failure.extended_code))
+/// Whether it was writing that failed, and not reading. A connection whose sync failed must go on: it writes
+/// over what was not synced, while a new one would take it for durable.
+fn failed_to_write(error: &rusqlite::Error) -> bool {
+    let write = [
+        ffi::SQLITE_IOERR_WRITE,
+        ffi::SQLITE_IOERR_FSYNC,
+        ffi::SQLITE_IOERR_DIR_FSYNC,
+        ffi::SQLITE_IOERR_TRUNCATE,
+    ];
+    matches!(error, rusqlite::Error::SqliteFailure(failure, _) if write.contains(&failure.extended_code))
 }
 
 impl From<rusqlite::Error> for Error {
@@ -291,7 +298,7 @@ impl From<rusqlite::Error> for Error {
             Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) => {
                 Self::Retry(Cause::unread(code_of(&error)))
             }
-            Some(ErrorCode::SystemIoFailure) if failed_to_read(&error) => {
+            Some(ErrorCode::SystemIoFailure) if !failed_to_write(&error) => {
                 Self::Retry(Cause::unread(code_of(&error)))
             }
             Some(

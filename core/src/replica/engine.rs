@@ -222,11 +222,26 @@ impl Engine {
     pub(super) fn sobered(&mut self, error: Error) -> Error {
         if let Error::Retry(cause) = &error
             && cause.is_unread()
-            && let Err(error) = self.store.renew()
+            && let Err(error) = self.renew()
         {
-            tracing::warn!(%error, "the database does not open again yet");
+            tracing::warn!(?error, "the database does not open again yet");
         }
         error
+    }
+
+    /// Sees to it that there is a database to ask.
+    pub(super) fn whole(&mut self) -> Result<()> {
+        if self.store.is_out() { self.renew() } else { Ok(()) }
+    }
+
+    /// Opens the database anew, and takes from it what is kept in memory: what failed before may be in it.
+    fn renew(&mut self) -> Result<()> {
+        self.store.renew()?;
+        let loaded = self.spaces().iter().try_for_each(|id| self.reload_space(id));
+        if loaded.is_err() {
+            self.store.give_up();
+        }
+        loaded
     }
 
     /// Loads a space anew, after a transaction that changed it or failed to.

@@ -55,10 +55,11 @@ impl Engine {
                     Ok(answer) => inputs.extend(answer),
                     Err(error) => {
                         let error = self.sobered(error);
-                        tracing::warn!(error = %error, "the connection ends here and is tried again");
+                        tracing::warn!(?error, "the connection ends here and is tried again");
                         for id in self.spaces() {
                             if let Err(error) = self.reload_space(&id) {
-                                tracing::warn!(error = %error, "a space could not be loaded again");
+                                let error = self.sobered(error);
+                                tracing::warn!(?error, "a space could not be loaded again");
                             }
                         }
                         inputs.clear();
@@ -93,7 +94,7 @@ impl Engine {
         match output {
             // Without a store nothing can be done but to close, and to say so.
             Output::Connect | Output::Disconnect | Output::Report(_) => {}
-            _ => self.store.whole()?,
+            _ => self.whole()?,
         }
         match output {
             Output::Connect => actions.push(LinkAction::Connect),

@@ -365,7 +365,7 @@ impl World {
     fn await_tick(&mut self, device: usize) {
         let one = &self.devices[device];
         let Some(replica) = one.replica() else { return };
-        let Ok(Some(deadline)) = replica.with_engine(|engine| Ok(engine.deadline())) else { return };
+        let Ok(Some(deadline)) = replica.deadline() else { return };
         let at_ms = deadline.0.max(self.now() + 1);
         if one.tick_ms.is_none_or(|tick_ms| tick_ms <= self.now() || at_ms < tick_ms) {
             self.devices[device].tick_ms = Some(at_ms);
@@ -571,6 +571,11 @@ impl World {
         self.server.works = false;
         let reads_first = self.random.coin();
         let worked = self.server.work(reads_first);
+        // Now and then something more happens before anybody hears of it.
+        while worked && self.random.below(3) == 0 {
+            let reads_first = self.random.coin();
+            self.server.work(reads_first);
+        }
         if self.server.disk.is_off() {
             return self.crash(Host::Server, 500);
         }
