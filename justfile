@@ -44,6 +44,10 @@ sim-one seed:
 sim-shrink seed:
     cargo test --workspace --test sim -- --seed {{seed}} --shrink
 
+# Plants defects, one after the other, and tells which seed of a simulated world found each.
+plant word="" seeds="1000":
+    tests/plants/run "{{word}}" {{seeds}}
+
 # Kills servers and devices at random moments, so many times; the test command does a few dozen.
 crash kills="1000" seed="1":
     cargo test --workspace --test crash -- --kills {{kills}} --seed {{seed}}
