@@ -7,7 +7,7 @@ use ebb_core::{
 use ebb_protocol::client::Input;
 use ebb_sync_server::connection::{End, Step};
 
-use super::{Device, Event, Fault, Happening, Host, Result, Who, World, server::frames};
+use super::{Event, Fault, Happening, Host, Result, Who, World, server::frames};
 use crate::{
     model::{Certainty, Mark},
     net::{Arrival, LinkId, Way},
@@ -758,12 +758,7 @@ fn rewritten(body: &Body, mark: Mark) -> Option<Entry> {
     Some(entry(kind, mark))
 }
 
-/// A short name for a device in faults.
-pub(super) fn name(device: &Device) -> String {
-    format!("{:?}", device.who)
-}
-
-/// Whether a replica lists nothing that others wrote: for reading alone.
+/// Every record of a space, as a replica lists it.
 pub(super) fn list(replica: &Replica, space: ebb_core::SpaceId) -> Result<Vec<ebb_core::Record>> {
     let records = replica.records(space, &Query::default());
     records.map_err(|error| Fault(format!("records cannot be listed: {error} ({error:?})")))

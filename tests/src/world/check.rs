@@ -7,7 +7,7 @@ use ebb_protocol::wire::{FromServer, Refusal};
 
 use super::{
     Fault, Result, Who, World,
-    act::{list, mark_of, name},
+    act::{list, mark_of},
 };
 use crate::{
     model::{Certainty, Mark},
@@ -24,13 +24,13 @@ impl World {
             // A disk may fail to be read: then nothing is known, and nothing contradicts.
             let Ok((records, _)) = replica.with_engine(|engine| engine.count(&space)) else { continue };
             if records < one.listed[place] {
-                let (name, listed) = (name(one), one.listed[place]);
-                return Err(Fault(format!("{name} listed {listed} records and now {records}")));
+                let (who, listed) = (one.who, one.listed[place]);
+                return Err(Fault(format!("{who:?} listed {listed} records and now {records}")));
             }
             one.listed[place] = records;
         }
         match self.devices[device].heard.is_frozen() {
-            true => Err(Fault(format!("{} may no longer write", name(&self.devices[device])))),
+            true => Err(Fault(format!("{:?} may no longer write", Who::ALL[device]))),
             false => Ok(()),
         }
     }
@@ -56,7 +56,7 @@ impl World {
                     continue;
                 }
                 if !there.contains(first) {
-                    return Err(Fault(format!("{} lost record {first}", name(&self.devices[device]))));
+                    return Err(Fault(format!("{:?} lost record {first}", Who::ALL[device])));
                 }
                 let Some(id) = written.id else { continue };
                 let Ok(history) = replica.history(space, id) else { continue };
@@ -65,8 +65,8 @@ impl World {
                     written.versions.iter().find(|version| promised(*version) && !held.contains(version.0));
                 if let Some((mark, _)) = lost {
                     return Err(Fault(format!(
-                        "{} lost version {mark} of record {first}",
-                        name(&self.devices[device])
+                        "{:?} lost version {mark} of record {first}",
+                        Who::ALL[device]
                     )));
                 }
             }
@@ -76,9 +76,9 @@ impl World {
 
     /// Which record of the model it is.
     pub(super) fn known(&mut self, device: usize, record: &Record) -> Result<Mark> {
-        let name = name(&self.devices[device]);
-        let shown = mark_of(record).ok_or_else(|| Fault(format!("{name} lists a record without a mark")))?;
-        self.model.recognize(record.id, shown).map_err(|why| Fault(format!("{name}: {why}")))
+        let who = Who::ALL[device];
+        let shown = mark_of(record).ok_or_else(|| Fault(format!("{who:?} lists a record without a mark")))?;
+        self.model.recognize(record.id, shown).map_err(|why| Fault(format!("{who:?}: {why}")))
     }
 
     fn may_hold(&self, device: usize, place: usize, category: Category) -> Result {
@@ -93,23 +93,23 @@ impl World {
     /// Whether everything is where it should be; if not, what is not.
     pub(super) fn converged(&mut self) -> Result<Option<String>> {
         for device in 0..self.devices.len() {
-            let name = name(&self.devices[device]);
+            let who = Who::ALL[device];
             let Some(replica) = self.devices[device].replica() else {
-                return Ok(Some(format!("{name} does not run")));
+                return Ok(Some(format!("{who:?} does not run")));
             };
             for place in self.follows(device) {
                 let space = self.spaces[place];
                 let Ok((_, unsent)) = replica.with_engine(|engine| engine.count(&space)) else {
-                    return Ok(Some(format!("{name} cannot be read")));
+                    return Ok(Some(format!("{who:?} cannot be read")));
                 };
                 if unsent > 0 {
-                    return Ok(Some(format!("{name} has {unsent} records that are not on the server")));
+                    return Ok(Some(format!("{who:?} has {unsent} records that are not on the server")));
                 }
             }
             if let Ok(set_aside @ (1.., _) | set_aside @ (_, 1..)) =
                 replica.with_engine(|engine| engine.set_aside())
             {
-                return Ok(Some(format!("{name} set aside {set_aside:?} changes")));
+                return Ok(Some(format!("{who:?} set aside {set_aside:?} changes")));
             }
         }
         for place in 0..self.spaces.len() {
