@@ -286,6 +286,17 @@ impl Engine {
 }
 
 impl Space {
+    /// The roster of the founding entry alone: the one pending entry that nothing can overtake, and so the
+    /// only one that an envelope may name.
+    pub(super) fn founding(&self) -> Result<Roster> {
+        let mut roster = Roster::new(self.id);
+        if let Some(entry) = self.pending.first() {
+            let founding = roster.verify(entry.clone()).map_err(Error::bug)?;
+            roster.apply(&founding);
+        }
+        Ok(roster)
+    }
+
     /// The stream of a category.
     pub(super) fn stream(&self, category: Category) -> Option<StreamId> {
         self.labels.iter().find(|(_, label)| *label == category.label()).map(|(stream, _)| *stream)

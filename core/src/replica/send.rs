@@ -125,7 +125,13 @@ impl Engine {
     /// Seals a batch of a stream; `false` when nothing is left (or nothing can be sealed yet).
     fn seal_some(&mut self, id: &SpaceId, stream: &StreamId) -> Result<bool> {
         let space = self.space(id)?;
-        let roster = if space.settled.head().is_none() { &space.roster } else { &space.settled };
+        let founding;
+        let roster = if space.settled.head().is_none() {
+            founding = space.founding()?;
+            &founding
+        } else {
+            &space.settled
+        };
         let (Some(RosterHead { hash: roster_head, .. }), Some(newest)) =
             (roster.head(), roster.epoch(stream))
         else {
