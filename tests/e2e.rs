@@ -112,11 +112,7 @@ fn two_devices_of_one_patient_edit_offline_and_converge() {
     let ward = Ward::open(Transport::Quic);
     let (phone, space) = (&ward.phone, ward.space);
     let id = phone.replica.log(space, &craving(3)).unwrap();
-    let ticket = phone.replica.ticket().unwrap();
-    let tablet = TestDevice::open(&ward.root, "tablet", &ward.server, Start::Join(ticket));
-    phone.replica.add_device(&tablet.replica.card().unwrap()).unwrap();
-    phone.sync();
-    tablet.sync();
+    let tablet = phone.second(&ward.root, &ward.server);
     assert_eq!(tablet.replica.record(space, id).unwrap(), phone.replica.record(space, id).unwrap());
 
     phone.replica.edit(space, id, &craving(5).note("on the phone")).unwrap();
@@ -151,11 +147,7 @@ fn two_devices_of_one_patient_edit_offline_and_converge() {
 fn rosters_that_grow_on_two_devices_at_once_are_signed_again() {
     let ward = Ward::open(Transport::Quic);
     let (phone, space) = (&ward.phone, ward.space);
-    let ticket = phone.replica.ticket().unwrap();
-    let tablet = TestDevice::open(&ward.root, "tablet", &ward.server, Start::Join(ticket));
-    phone.replica.add_device(&tablet.replica.card().unwrap()).unwrap();
-    phone.sync();
-    tablet.sync();
+    let tablet = phone.second(&ward.root, &ward.server);
     phone.replica.rotate(Category::Wellbeing).unwrap();
     phone.replica.log(space, &craving(1)).unwrap();
     tablet.replica.rotate(Category::Wellbeing).unwrap();
@@ -173,11 +165,7 @@ fn rosters_that_grow_on_two_devices_at_once_are_signed_again() {
 fn what_was_sealed_under_an_old_key_is_sealed_again() {
     let ward = Ward::open(Transport::Quic);
     let (phone, space) = (&ward.phone, ward.space);
-    let ticket = phone.replica.ticket().unwrap();
-    let tablet = TestDevice::open(&ward.root, "tablet", &ward.server, Start::Join(ticket));
-    phone.replica.add_device(&tablet.replica.card().unwrap()).unwrap();
-    phone.sync();
-    tablet.sync();
+    let tablet = phone.second(&ward.root, &ward.server);
     // The tablet seals offline (as if cut right after), while the phone starts a new key.
     let id = tablet.replica.log(space, &craving(2)).unwrap();
     tablet

@@ -771,11 +771,7 @@ fn a_full_phone_says_so_and_goes_on_when_there_is_room() {
     let again = TestDevice::open(&ward.root, "small", &ward.server, Start::Found);
     assert_eq!(ids(&again.records(space)), logged);
     // Nor did half of a call go out.
-    let ticket = again.replica.ticket().unwrap();
-    let tablet = TestDevice::open(&ward.root, "tablet", &ward.server, Start::Join(ticket));
-    again.replica.add_device(&tablet.replica.card().unwrap()).unwrap();
-    again.sync();
-    tablet.sync();
+    let tablet = again.second(&ward.root, &ward.server);
     assert_eq!(ids(&tablet.records(space)), logged);
     for id in logged {
         assert_eq!(tablet.replica.history(space, id).unwrap(), again.replica.history(space, id).unwrap());

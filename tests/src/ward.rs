@@ -252,6 +252,18 @@ impl TestDevice {
         Self { dir: dir.to_owned(), replica }
     }
 
+    /// Another device of the same patient, added and in sync.
+    #[must_use]
+    pub fn second(&self, root: &TempDir, server: &TestServer) -> Self {
+        let ticket = self.replica.ticket().expect("a patient's device has a ticket");
+        let second = Self::open(root, "second", server, Start::Join(ticket));
+        let card = second.replica.card().expect("just opened");
+        self.replica.add_device(&card).expect("an owner adds a device that is not there yet");
+        self.sync();
+        second.sync();
+        second
+    }
+
     /// Syncs until everything is where it should be.
     pub fn sync(&self) -> Synced {
         block_on(self.replica.sync(PATIENCE)).expect("the sync ends in time")
