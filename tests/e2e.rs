@@ -1,9 +1,13 @@
 //! Two devices of one patient and a clinic, through a real server on loopback.
 #![expect(clippy::unwrap_used, reason = "helpers of tests: a failure is the test's")]
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, net::UdpSocket, path::Path};
 
-use ebb_core::{Category, Delivery, Entry, Record, RecordId, Start, SyncStatus, link::Transport, record::*};
+use ebb_core::{
+    Category, Delivery, Entry, NetworkId, Record, RecordId, Start, SyncStatus,
+    link::{ServerAddress, Transport},
+    record::*,
+};
 use ebb_protocol::id::SpaceId;
 use ebb_tests::ward::{Events, TestDevice, TestServer, Told, craving, dose, wait_for};
 use tempfile::TempDir;
@@ -185,6 +189,44 @@ fn what_was_sealed_under_an_old_key_is_sealed_again() {
     assert!(ids(&phone.records(space)).contains(&id));
 }
 
+/// What a network that swallows UDP got to swallow since it was asked last.
+fn swallowed(abyss: &UdpSocket) -> usize {
+    std::iter::from_fn(|| abyss.recv(&mut [0; 1]).ok()).count()
+}
+
+#[test]
+fn where_udp_is_swallowed_tcp_gets_through_and_goes_first_from_then_on() {
+    let root = tempfile::tempdir().unwrap();
+    let server = TestServer::start(&root.path().join("server"), NODE);
+    let abyss = UdpSocket::bind("127.0.0.1:0").unwrap();
+    abyss.set_nonblocking(true).unwrap();
+    let quic = abyss.local_addr().unwrap().to_string();
+    let address = ServerAddress { quic, ..server.address.clone() };
+    let open = |dir: &Path| TestDevice::open_with(dir, TestDevice::config(dir, &address, &server.pins));
+    let (at_home, at_work) = (Some(NetworkId::of("home")), Some(NetworkId::of("work")));
+
+    let phone = open(&root.path().join("phone"));
+    phone.replica.network_changed(at_home);
+    phone.sync();
+    assert!(swallowed(&abyss) > 0, "QUIC went first");
+    phone.sync();
+    assert_eq!(swallowed(&abyss), 0, "what got through goes first");
+    phone.replica.network_changed(at_work);
+    phone.sync();
+    assert!(swallowed(&abyss) > 0, "another network may be another matter");
+
+    phone.replica.lock();
+    let phone = open(&phone.dir);
+    for known in [at_work, at_home] {
+        phone.replica.network_changed(known);
+        phone.sync();
+        assert_eq!(swallowed(&abyss), 0, "remembered for the next start");
+    }
+    phone.replica.network_changed(None);
+    phone.sync();
+    assert!(swallowed(&abyss) > 0, "who knows where this is");
+}
+
 #[test]
 fn a_server_that_is_killed_comes_back_with_everything() {
     let mut ward = Ward::open(Transport::Quic);
@@ -196,7 +238,7 @@ fn a_server_that_is_killed_comes_back_with_everything() {
         wait_for(&told, |_| ward.phone.replica.delivery(space, id).unwrap() == Delivery::OnServer);
         ward.server.kill();
         ward.server.restart();
-        ward.phone.replica.network_changed();
+        ward.phone.replica.network_changed(None);
     }
     ward.clinic.sync();
     assert_eq!(ward.clinic.records(space).len(), 5);

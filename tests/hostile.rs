@@ -758,7 +758,7 @@ fn a_full_phone_says_so_and_goes_on_when_there_is_room() {
     assert_eq!(ids(&phone.records(space)), logged);
     disk.free();
     logged.insert(phone.replica.log(space, &craving(3)).expect("the same call works again"));
-    phone.replica.network_changed();
+    phone.replica.network_changed(None);
     wait_for(&told, |told| matches!(told, Told::Status(SyncStatus::InSync(_))));
     for id in &logged {
         assert_eq!(phone.replica.delivery(space, *id).unwrap(), Delivery::OnServer);
@@ -896,8 +896,8 @@ fn a_server_that_lost_its_whole_log_is_refilled() {
             std::fs::remove_file(file).unwrap();
         }
         ward.server.restart();
-        ward.phone.replica.network_changed();
-        ward.clinic.replica.network_changed();
+        ward.phone.replica.network_changed(None);
+        ward.clinic.replica.network_changed(None);
         wait_for(&told, |told| matches!(told, Told::Restored(_)));
     }
     wait_for(&told, |told| matches!(told, Told::Status(SyncStatus::InSync(_))));

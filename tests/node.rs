@@ -76,7 +76,8 @@ fn peak_kib() -> Result<u64, Box<dyn Error>> {
 fn device(dir: &Path, server: (Transport, ServerAddress, SignedPins), name: &str, run: u32) -> Outcome {
     ward::show_logs();
     let (transport, address, pins) = server;
-    let config = Config { transport, ..Config::new(dir.join("replica")).server(address, pins) };
+    let config =
+        Config { transport: Some(transport), ..Config::new(dir.join("replica")).server(address, pins) };
     let replica = Replica::open(config, &FileVault(dir.join("vault")))?;
     let space = *replica.spaces()?.first().ok_or("a device of a space")?;
     let (told, news) = mpsc::channel();
@@ -88,7 +89,7 @@ fn device(dir: &Path, server: (Transport, ServerAddress, SignedPins), name: &str
             if line.is_err() {
                 break;
             }
-            listener.network_changed();
+            listener.network_changed(None);
         }
         std::process::exit(0);
     });

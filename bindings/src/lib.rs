@@ -9,7 +9,7 @@
 use std::{sync::Arc, time::Duration};
 
 use ebb_core::SpaceId;
-use ebb_core::{Config, Entry, Replica, record::Body};
+use ebb_core::{Config, Entry, NetworkId, Replica, record::Body};
 
 pub use crate::mirror::{
     CallbackError, CheckIn, ConsentCategory, Delivery, Dose, DoseUnit, EbbError, Event, Moment, Record,
@@ -146,9 +146,11 @@ impl Ebb {
         self.replica.go_offline();
     }
 
-    /// Says that the phone's network changed: what failed before is tried again at once.
-    pub fn network_changed(&self) {
-        self.replica.network_changed();
+    /// Says that the phone's network changed, and to which, if the app can tell networks apart (by any
+    /// name; only a hash of it is kept): what failed before is tried again at once.
+    #[uniffi::method(default(network = None))]
+    pub fn network_changed(&self, network: Option<String>) {
+        self.replica.network_changed(network.as_deref().map(NetworkId::of));
     }
 
     /// How it stands with the server.

@@ -1,6 +1,6 @@
 //! The link: frames to a server and back, over QUIC or TLS on TCP. It decides nothing.
 //!
-//! Which transport, when to try again, what a frame says: all that is for the caller to know. Here a
+//! Which transports, when to try again, what a frame says: all that is for the caller to know. Here a
 //! connection is made to a holder of a pinned key, and whole frames go in and come out.
 //!
 //! Reader and writer are apart, so reading never waits for writing. Both may be dropped in the middle
@@ -26,6 +26,7 @@ use rustls::{ClientConfig, pki_types::ServerName};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf},
     net::{TcpStream, lookup_host},
+    sync::oneshot,
     task::JoinSet,
     time::{sleep, timeout},
 };
@@ -40,6 +41,9 @@ pub const EXPORTER_BYTES: usize = 32;
 pub const CLOSE_MS_MAX: u64 = 1_000;
 /// The next address of a name is tried after so long without an answer (RFC 8305, section 5).
 pub const NEXT_ADDRESS_MS: u64 = 250;
+/// The next transport is tried beside the one before after so long without an answer. On an honest network
+/// a handshake of QUIC takes one round trip, and a second attempt at a lost one comes after a second.
+pub const HEAD_START_MS: u64 = 1_500;
 /// Addresses of a name that are tried.
 pub const ADDRESSES_MAX: usize = 4;
 /// Bytes sent before the first acknowledgement: a day's records in one flight, not in four. Measured
@@ -79,41 +83,48 @@ pub struct Link {
     pub writer: Writer,
 }
 
-/// Connects to a server that holds one of the pinned TLS keys.
+/// Connects to a server that holds one of the pinned TLS keys, over the first transport that gets there.
 ///
-/// Tries the name's addresses in turn and takes the first that answers. Must run inside tokio. May be
-/// dropped at any time: nothing is left behind.
+/// The transports race: each begins [`HEAD_START_MS`] after the one before it, or when that one has failed.
+/// Each tries its name's addresses in turn. Must run inside tokio. May be dropped at any time: nothing is
+/// left behind.
 ///
 /// # Errors
 /// [`LinkError::Unreachable`] if nobody answers in [`ANSWER_MS_MAX`], [`LinkError::NotOurServer`] if
 /// somebody else does, [`LinkError::Protocol`] if the server speaks another protocol.
 pub async fn connect(
-    transport: Transport,
+    transports: &[Transport],
     address: &ServerAddress,
     identity: &Identity,
     pins: &[PublicKey],
 ) -> Result<Link, LinkError> {
     let config = Arc::new(tls::client_config(identity, pins));
-    let name = match transport {
-        Transport::Quic => &address.quic,
-        Transport::Tcp => &address.tcp,
-    };
-    let first = async {
-        let addresses = lookup_host(name).await.map_err(|_| LinkError::Unreachable)?;
-        let mut attempts = JoinSet::new();
-        for (place, address) in (0..).zip(addresses.take(ADDRESSES_MAX)) {
-            let config = config.clone();
-            attempts.spawn(async move {
-                sleep(Duration::from_millis(NEXT_ADDRESS_MS * place)).await;
-                match transport {
-                    Transport::Quic => connect_quic(address, config).await,
-                    Transport::Tcp => connect_tcp(address, config).await,
-                }
-            });
-        }
-        first_success(attempts).await
-    };
-    timeout(Duration::from_millis(ANSWER_MS_MAX), first).await.unwrap_or(Err(LinkError::Unreachable))
+    let (fails, mut before) = oneshot::channel();
+    let _ = fails.send(());
+    let mut attempts = JoinSet::new();
+    for transport in transports.iter().copied() {
+        let name = match transport {
+            Transport::Quic => address.quic.clone(),
+            Transport::Tcp => address.tcp.clone(),
+        };
+        let (fails, after) = oneshot::channel();
+        let before = std::mem::replace(&mut before, after);
+        let config = config.clone();
+        attempts.spawn(async move {
+            tokio::select! {
+                Ok(()) = before => {}
+                () = sleep(Duration::from_millis(HEAD_START_MS)) => {}
+            }
+            let reached = reach(transport, &name, config);
+            let reached = timeout(Duration::from_millis(ANSWER_MS_MAX), reached).await;
+            let reached = reached.unwrap_or(Err(LinkError::Unreachable));
+            if reached.is_err() {
+                let _ = fails.send(());
+            }
+            reached
+        });
+    }
+    first_success(attempts).await
 }
 
 impl Link {
@@ -335,6 +346,23 @@ enum Source {
 enum Sink {
     Quic { stream: SendStream, connection: quinn::Connection, endpoint: Endpoint },
     Tcp(WriteHalf<TlsStream<TcpStream>>),
+}
+
+/// Tries a name's addresses, each a little after the one before.
+async fn reach(transport: Transport, name: &str, tls: Arc<ClientConfig>) -> Result<Link, LinkError> {
+    let addresses = lookup_host(name).await.map_err(|_| LinkError::Unreachable)?;
+    let mut attempts = JoinSet::new();
+    for (place, address) in (0..).zip(addresses.take(ADDRESSES_MAX)) {
+        let tls = tls.clone();
+        attempts.spawn(async move {
+            sleep(Duration::from_millis(NEXT_ADDRESS_MS * place)).await;
+            match transport {
+                Transport::Quic => connect_quic(address, tls).await,
+                Transport::Tcp => connect_tcp(address, tls).await,
+            }
+        });
+    }
+    first_success(attempts).await
 }
 
 /// The first attempt that succeeds ends the others. Of failures, one that met a stranger counts most.

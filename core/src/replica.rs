@@ -6,6 +6,7 @@
 
 mod engine;
 mod journal;
+mod networks;
 mod receive;
 mod send;
 mod sharing;
@@ -29,6 +30,7 @@ use zeroize::Zeroizing;
 pub use self::{
     engine::{Engine, LinkAction},
     journal::{Delivery, Query, Version},
+    networks::NetworkId,
     sharing::{Card, Ticket},
     sync::{SyncError, Synced},
     watch::{Observer, SyncStatus, Traffic},
@@ -171,8 +173,9 @@ pub struct Config {
     pub vfs: Option<String>,
     /// Who drives the connection.
     pub drive: Drive,
-    /// What carries the frames.
-    pub transport: Transport,
+    /// The one transport to use. If `None`, QUIC and TCP race, and the one that got through on a network
+    /// goes first there.
+    pub transport: Option<Transport>,
 }
 
 impl Config {
@@ -188,7 +191,7 @@ impl Config {
             entropy: Box::new(crate::keys::OsEntropy),
             vfs: None,
             drive: Drive::default(),
-            transport: Transport::Quic,
+            transport: None,
         }
     }
 
@@ -372,7 +375,7 @@ impl Replica {
     pub fn follow(&self, ticket: &Ticket) -> Result<SpaceId> {
         let space = self.changed(|engine| engine.follow(ticket))?;
         // Only a Hello names spaces: what is connected already introduces itself anew.
-        self.network_changed();
+        self.introduce();
         Ok(space)
     }
 

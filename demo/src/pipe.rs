@@ -37,8 +37,6 @@ pub(crate) struct Opening {
     pub(crate) quic: String,
     /// Where the server is for TLS on TCP.
     pub(crate) tcp: String,
-    /// Whether UDP is blocked where the device is.
-    pub(crate) udp_blocked: bool,
     /// The server's pins, as text.
     pub(crate) pins: String,
     /// For a phone: the card of the clinic to which it grants everything that is to be shared.

@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context, bail};
 use ebb_core::{
     Category, Config, Error, FileVault, Query, Record, Replica, Start, SyncError, Ticket,
-    link::{ServerAddress, Transport},
+    link::ServerAddress,
     record::{Body, Writer},
 };
 use ebb_protocol::wire::SignedPins;
@@ -133,9 +133,6 @@ impl Device {
         let mut config = Config::new(folder(&opening)).server(ServerAddress { quic, tcp }, pins);
         if self.writer == Writer::Clinic {
             config = config.start(Start::Clinic);
-        }
-        if opening.udp_blocked {
-            config.transport = Transport::Tcp;
         }
         let replica = Replica::open(config, &vault(&opening))?;
         let device = replica.with_engine(|engine| Ok(hex(&engine.device().0)))?;

@@ -173,7 +173,6 @@ impl Desk {
             dir,
             quic: quic.to_string(),
             tcp: tcp.to_string(),
-            udp_blocked: false,
             pins: pins.to_owned(),
             clinic: None,
         };
@@ -257,12 +256,11 @@ struct Life<'a> {
 impl<'a> Life<'a> {
     async fn begin(ward: &'a Ward, place: usize, person: Person) -> anyhow::Result<Self> {
         let mut dice = Dice::new(ward.plan.seed, &person.who);
-        let weather = Weather::begin(ward.quic, ward.tcp).await?;
+        let weather = Weather::begin(ward.quic, ward.tcp, dice.one_in(4)).await?;
         let opening = Opening {
             dir: ward.plan.data.join(format!("phone-{}", person.who)),
             quic: weather.quic.to_string(),
             tcp: weather.tcp.to_string(),
-            udp_blocked: dice.one_in(4),
             pins: ward.pins.clone(),
             clinic: Some(ward.desk.card.clone()),
         };

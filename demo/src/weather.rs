@@ -1,5 +1,5 @@
 //! The network between one phone and the server: it carries datagrams and streams, counts them, and
-//! breaks off when a storm comes.
+//! breaks off when a storm comes. Some swallow all datagrams, as some offices and hotels do.
 //!
 //! A break is as in life: datagrams vanish without a word, streams end in the middle.
 
@@ -44,6 +44,7 @@ pub(crate) struct Carried {
 struct Sky {
     up: AtomicU64,
     down: AtomicU64,
+    blocks_udp: bool,
     /// The storm comes when so many bytes were carried in all.
     storm_at: AtomicU64,
     stormy: watch::Sender<bool>,
@@ -54,14 +55,15 @@ const DATAGRAM_BYTES_MAX: usize = 64 << 10;
 const STREAM_BYTES: usize = 4 << 10;
 
 impl Weather {
-    /// Begins to carry between a phone and the server.
+    /// Begins to carry between a phone and the server: streams, and datagrams if the network lets them pass.
     ///
     /// # Errors
     /// If the system gives no ports.
-    pub(crate) async fn begin(quic: SocketAddr, tcp: SocketAddr) -> io::Result<Self> {
+    pub(crate) async fn begin(quic: SocketAddr, tcp: SocketAddr, blocks_udp: bool) -> io::Result<Self> {
         let sky = Arc::new(Sky {
             up: AtomicU64::new(0),
             down: AtomicU64::new(0),
+            blocks_udp,
             storm_at: AtomicU64::new(u64::MAX),
             stormy: watch::Sender::new(false),
         });
@@ -122,7 +124,7 @@ async fn carry_datagrams(near: UdpSocket, server: SocketAddr, sky: Arc<Sky>) -> 
     let mut buffer = vec![0; DATAGRAM_BYTES_MAX];
     loop {
         let Ok((length, from)) = near.recv_from(&mut buffer).await else { continue };
-        if !sky.passes(&sky.up, length) {
+        if sky.blocks_udp || !sky.passes(&sky.up, length) {
             continue;
         }
         let socket = match far.get(&from) {

@@ -151,7 +151,7 @@ async fn write(
     // Signed before: the devices' own work must not slow the server's machine.
     let pushes: Vec<_> = (0..each).map(|_| device.push(0, SMALL_BODY_BYTES)).collect();
     let identity = Identity::new(&device.secrets);
-    let mut link = link::connect(Transport::Quic, address, &identity, pins).await.unwrap();
+    let mut link = link::connect(&[Transport::Quic], address, &identity, pins).await.unwrap();
     link.writer.queue(device.hello(LogId::ZERO, Vec::new()));
     link.writer.send(device.push_roster()).await.unwrap();
     wait(&mut link, |frame| matches!(frame, FromServer::RosterAcked(_))).await;

@@ -182,7 +182,7 @@ async fn connect(phone: &Phone, address: &ServerAddress) -> link::Link {
         .replica
         .with_engine(|engine| Ok((engine.identity(), engine.pins().expect("pins were given").tls)))
         .unwrap();
-    link::connect(Transport::Quic, address, &identity, &pins).await.expect("the server is there")
+    link::connect(&[Transport::Quic], address, &identity, &pins).await.expect("the server is there")
 }
 
 /// Syncs once, as the replica's own thread would.

@@ -266,7 +266,7 @@ impl ByHand {
                         (LinkAction::Connect, _) => {
                             let pins = self.pins.content().expect("pins").tls;
                             let made =
-                                link::connect(Transport::Tcp, &self.server, &self.identity, &pins).await;
+                                link::connect(&[Transport::Tcp], &self.server, &self.identity, &pins).await;
                             let made = made.expect("the server answers");
                             inputs.push(Input::Connected { exporter: made.exporter });
                             link = Some(made);
@@ -374,7 +374,7 @@ impl Wire {
         let runtime = runtime.expect("a runtime starts");
         let pins = pins.content().expect("pins").tls;
         let identity = Identity::new(secrets);
-        let link = runtime.block_on(link::connect(Transport::Tcp, address, &identity, &pins));
+        let link = runtime.block_on(link::connect(&[Transport::Tcp], address, &identity, &pins));
         Self { link: link.expect("the server answers"), runtime, heard: VecDeque::new() }
     }
 

@@ -234,7 +234,10 @@ impl TestDevice {
     ) -> Self {
         let dir = root.path().join(name);
         std::fs::create_dir_all(&dir).expect("a fresh folder");
-        let config = Config { transport, ..Self::config(&dir, &server.address, &server.pins).start(start) };
+        let config = Config {
+            transport: Some(transport),
+            ..Self::config(&dir, &server.address, &server.pins).start(start)
+        };
         Self::open_with(&dir, config)
     }
 

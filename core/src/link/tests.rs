@@ -148,7 +148,7 @@ async fn with_both<F: Future<Output = ()>>(manner: Manner, test: impl Fn(Link, V
         let (address, _counts) = serve(transport, &server, manner);
         let pins = [secrets(3).public().tls, server.public().tls];
         let mut link =
-            connect(transport, &address, &Identity::new(&secrets(2)), &pins).await.expect("connects");
+            connect(&[transport], &address, &Identity::new(&secrets(2)), &pins).await.expect("connects");
         assert_eq!(link.transport, transport);
         link.writer.send(frame(HELLO)).await.expect("sent");
         let greeting = link.reader.next().await.expect("alive").expect("the greeting");
@@ -187,7 +187,7 @@ fn a_server_without_a_pinned_key_is_refused() {
         for transport in [Transport::Quic, Transport::Tcp] {
             let (address, _) = serve(transport, &secrets(1), Manner::Echo);
             for pins in [vec![], vec![secrets(3).public().tls], vec![secrets(1).public().sig]] {
-                let link = connect(transport, &address, &Identity::new(&secrets(2)), &pins).await;
+                let link = connect(&[transport], &address, &Identity::new(&secrets(2)), &pins).await;
                 assert_eq!(link.err(), Some(LinkError::NotOurServer), "{transport:?}");
             }
         }
@@ -202,7 +202,7 @@ fn nobody_there_is_unreachable_and_a_stranger_is_told_apart() {
         let pins = [secrets(1).public().tls];
         let identity = Identity::new(&secrets(2));
         for name in [free.to_string(), "no.such.name.invalid:443".into(), "nonsense".into()] {
-            let link = connect(Transport::Tcp, &address(name), &identity, &pins).await;
+            let link = connect(&[Transport::Tcp], &address(name), &identity, &pins).await;
             assert_eq!(link.err(), Some(LinkError::Unreachable));
         }
         let portal = TcpListener::bind(LOCALHOST).await.expect("a port");
@@ -212,8 +212,77 @@ fn nobody_there_is_unreachable_and_a_stranger_is_told_apart() {
             stream.write_all(b"HTTP/1.1 302 Found\r\nLocation: http://portal/\r\n\r\n").await.expect("sent");
             sleep(Duration::from_secs(5)).await;
         });
-        let link = connect(Transport::Tcp, &address(name), &identity, &pins).await;
+        let link = connect(&[Transport::Tcp], &address(name), &identity, &pins).await;
         assert_eq!(link.err(), Some(LinkError::NotOurServer));
+    });
+}
+
+/// Says hello over a link, closes it, and tells what carried it.
+async fn visit(link: Result<Link, LinkError>) -> Transport {
+    let mut link = link.expect("connects");
+    link.writer.send(frame(HELLO)).await.expect("sent");
+    let transport = link.transport;
+    link.close().await;
+    transport
+}
+
+/// A UDP socket that swallows whatever comes.
+async fn abyss() -> tokio::net::UdpSocket {
+    tokio::net::UdpSocket::bind(LOCALHOST).await.expect("a free port")
+}
+
+#[test]
+fn tcp_gets_there_where_quic_is_swallowed_or_fails() {
+    in_tokio(async {
+        let server = secrets(1);
+        let (address, _counts) = serve(Transport::Tcp, &server, Manner::Echo);
+        let abyss = abyss().await;
+        let swallowed = abyss.local_addr().expect("bound").to_string();
+        for quic in [swallowed, "no.such.name.invalid:443".into()] {
+            let address = ServerAddress { quic, tcp: address.tcp.clone() };
+            let both = [Transport::Quic, Transport::Tcp];
+            let link = connect(&both, &address, &Identity::new(&secrets(2)), &[server.public().tls]).await;
+            assert_eq!(visit(link).await, Transport::Tcp);
+        }
+    });
+}
+
+#[test]
+fn the_first_transport_is_alone_while_it_may_still_answer() {
+    in_tokio(async {
+        let server = secrets(1);
+        let pins = [server.public().tls];
+        let identity = Identity::new(&secrets(2));
+        let (quic, _counts) = serve(Transport::Quic, &server, Manner::Echo);
+        let (tcp, _counts) = serve(Transport::Tcp, &server, Manner::Echo);
+
+        let nobody_comes = TcpListener::bind(LOCALHOST).await.expect("a free port");
+        let deaf = nobody_comes.local_addr().expect("bound").to_string();
+        let address = ServerAddress { quic: quic.quic, tcp: deaf };
+        let link = connect(&[Transport::Quic, Transport::Tcp], &address, &identity, &pins).await;
+        assert_eq!(visit(link).await, Transport::Quic);
+        assert!(timeout(Duration::ZERO, nobody_comes.accept()).await.is_err(), "TCP was not tried");
+
+        let nobody_comes = abyss().await;
+        let deaf = nobody_comes.local_addr().expect("bound").to_string();
+        let address = ServerAddress { quic: deaf, tcp: tcp.tcp };
+        let link = connect(&[Transport::Tcp, Transport::Quic], &address, &identity, &pins).await;
+        assert_eq!(visit(link).await, Transport::Tcp);
+        assert!(nobody_comes.try_recv(&mut [0; 1]).is_err(), "QUIC was not tried");
+    });
+}
+
+#[test]
+fn a_stranger_on_one_transport_is_told_when_no_other_gets_there() {
+    in_tokio(async {
+        let (stranger, _counts) = serve(Transport::Quic, &secrets(3), Manner::Echo);
+        let free = std::net::TcpListener::bind(LOCALHOST).and_then(|l| l.local_addr()).expect("a port");
+        let address = ServerAddress { quic: stranger.quic, tcp: free.to_string() };
+        for order in [[Transport::Quic, Transport::Tcp], [Transport::Tcp, Transport::Quic]] {
+            let pins = [secrets(1).public().tls];
+            let link = connect(&order, &address, &Identity::new(&secrets(2)), &pins).await;
+            assert_eq!(link.err(), Some(LinkError::NotOurServer), "{order:?}");
+        }
     });
 }
 
@@ -265,7 +334,7 @@ fn closing_delivers_what_was_sent_however_little_of_it_was_awaited() {
             let (address, mut counts) = serve(transport, &server, Manner::Count);
             let pins = [server.public().tls];
             let mut link =
-                connect(transport, &address, &Identity::new(&secrets(2)), &pins).await.expect("connects");
+                connect(&[transport], &address, &Identity::new(&secrets(2)), &pins).await.expect("connects");
             link.writer.send(frame(HELLO)).await.expect("sent");
             // As a `send` leaves it that was dropped before the transport took anything.
             let megabytes = [0, 1, 2].map(|byte| frame(&vec![byte; wire::FRAME_BYTES_MAX]));

@@ -15,7 +15,7 @@ use ebb_protocol::{
 };
 use zeroize::Zeroizing;
 
-use super::{Clock, Config, Start, Writer, checked_pins};
+use super::{Clock, Config, NetworkId, Start, Writer, checked_pins, networks::Networks};
 use crate::{
     error::{Cause, Error, Result},
     keys::{DeviceSecrets, Entropy, EpochKey, KemSecret},
@@ -23,6 +23,9 @@ use crate::{
     record::{Category, Moment, RecordId},
     store::{FolderLock, PROJECTION_VERSION, Store, Tx, keyring},
 };
+
+/// Under this name the store keeps what is remembered of networks.
+const NETWORKS: &str = "networks";
 
 /// What the driver of a replica does with its link.
 #[derive(Debug, PartialEq, Eq)]
@@ -61,7 +64,8 @@ pub struct Engine {
     pub(super) entropy: Box<dyn Entropy>,
     pub(super) server: Option<ServerAddress>,
     pub(super) pins: Option<SignedPins>,
-    pub(super) transport: Transport,
+    transport: Option<Transport>,
+    networks: Networks,
     pub(super) events: Vec<Event>,
     /// How far the server's clock is ahead of this device's, by the last Welcome.
     pub(super) skew_ms: Option<i64>,
@@ -101,6 +105,8 @@ impl Engine {
             Some(bytes) => Some(clinic_from_bytes(&bytes)?),
             None => None,
         };
+        let networks = keyring::meta(store.read(), NETWORKS)?;
+        let networks = networks.map(|bytes| Networks::from_bytes(&bytes)).unwrap_or_default();
         let pins = newest_pins(&store, pins, given)?;
         if server.is_some() && pins.is_none() {
             return Err(Error::fix("pins", "given together with the server: without them nobody is trusted"));
@@ -119,6 +125,7 @@ impl Engine {
             server,
             pins,
             transport,
+            networks,
             events: Vec::new(),
             skew_ms: None,
         };
@@ -150,6 +157,45 @@ impl Engine {
     #[must_use]
     pub fn identity(&self) -> Identity {
         Identity::new(&self.secrets)
+    }
+
+    /// The transports to race, the one that begins first; for whoever drives the link by hand.
+    #[must_use]
+    pub fn transports(&self) -> Vec<Transport> {
+        match (self.transport, self.networks.first(self.clock.now())) {
+            (Some(only), _) => vec![only],
+            (None, Transport::Quic) => vec![Transport::Quic, Transport::Tcp],
+            (None, Transport::Tcp) => vec![Transport::Tcp, Transport::Quic],
+        }
+    }
+
+    /// Says over which transport the link stands that the next input tells of.
+    pub fn linked(&mut self, transport: Transport) {
+        self.networks.linked(transport);
+    }
+
+    /// Says which network the device is on, before an input says that it changed.
+    pub fn moved(&mut self, here: Option<NetworkId>) {
+        self.networks.moved(here);
+    }
+
+    /// The server answered over the link.
+    pub(super) fn link_answered(&mut self) {
+        let news = self.networks.answered(self.clock.now());
+        self.keep_networks(news);
+    }
+
+    /// The link ended, by whichever side.
+    pub(super) fn link_ended(&mut self) {
+        let news = self.networks.ended(self.clock.now());
+        self.keep_networks(news);
+    }
+
+    fn keep_networks(&mut self, news: bool) {
+        let bytes = self.networks.to_bytes();
+        if news && let Err(error) = self.store.write(|tx| Ok(keyring::set_meta(tx, NETWORKS, &bytes)?)) {
+            tracing::warn!(?error, "which transport gets through here is not remembered");
+        }
     }
 
     /// How far the server's clock is ahead of this device's, in ms; `None` before the first contact.

@@ -47,6 +47,9 @@ pub enum SyncError {
 impl Engine {
     /// Takes what happened to the connection and says what to do with the link, in order.
     pub fn handle(&mut self, input: Input) -> Vec<LinkAction> {
+        if matches!(input, Input::Closed) {
+            self.link_ended();
+        }
         let mut actions = Vec::new();
         let mut inputs = VecDeque::from([input]);
         while let Some(input) = inputs.pop_front() {
@@ -98,7 +101,10 @@ impl Engine {
         }
         match output {
             Output::Connect => actions.push(LinkAction::Connect),
-            Output::Disconnect => actions.push(LinkAction::Close),
+            Output::Disconnect => {
+                self.link_ended();
+                actions.push(LinkAction::Close);
+            }
             Output::Greet => return self.greeting().map(|hello| Some(Input::Greeting(hello))),
             Output::Gather { in_flight, caught_up, blocked } => {
                 return self.gather(&in_flight, caught_up, &blocked).map(Some);
@@ -138,6 +144,7 @@ impl Engine {
     }
 
     fn welcome(&mut self, welcome: &Welcome) -> Result<()> {
+        self.link_answered();
         let now = i64::try_from(self.clock.now().0).unwrap_or(i64::MAX);
         self.skew_ms = Some(i64::try_from(welcome.server_ms.0).unwrap_or(i64::MAX).saturating_sub(now));
         if let Some(newer) = &welcome.pins {

@@ -25,7 +25,7 @@ use tokio::{
 };
 
 use super::{
-    Drive, Lock, Replica,
+    Drive, Lock, NetworkId, Replica,
     engine::{Engine, Event, LinkAction},
     sync::{SyncError, Synced, outcome},
 };
@@ -129,8 +129,17 @@ impl Replica {
         self.shared.command(Command::Input(Input::Leave));
     }
 
-    /// Says that the device's network changed: what failed before is tried again at once.
-    pub fn network_changed(&self) {
+    /// Says that the device's network changed, and to which, if the app can tell: what failed before is
+    /// tried again at once, and over the transport that got through there last time.
+    pub fn network_changed(&self, network: Option<NetworkId>) {
+        if let Some(engine) = self.shared.engine.lock().as_mut() {
+            engine.moved(network);
+        }
+        self.introduce();
+    }
+
+    /// Has the device introduce itself to the server anew.
+    pub(super) fn introduce(&self) {
         self.shared.command(Command::Input(Input::NetworkChanged));
     }
 
@@ -331,6 +340,7 @@ impl Driver {
                 self.counters.links.fetch_add(1, Ordering::Relaxed);
                 self.counted = (0, 0);
                 let exporter = link.exporter;
+                self.with_engine(|engine| engine.linked(link.transport));
                 self.link = Some(link);
                 Input::Connected { exporter }
             }
@@ -416,12 +426,12 @@ impl Driver {
                 self.close();
                 let connect = self.with_engine(|engine| {
                     let server = engine.server()?.clone();
-                    Some((engine.transport, server, engine.identity(), engine.pins()?.tls))
+                    Some((engine.transports(), server, engine.identity(), engine.pins()?.tls))
                 });
-                let Some((transport, server, identity, pins)) = connect.flatten() else { return };
+                let Some((transports, server, identity, pins)) = connect.flatten() else { return };
                 self.connecting =
                     Some(tokio::spawn(
-                        async move { link::connect(transport, &server, &identity, &pins).await },
+                        async move { link::connect(&transports, &server, &identity, &pins).await },
                     ));
             }
             LinkAction::Send(frame) => {

@@ -127,7 +127,7 @@ fn next_message(doc: &mut AutoCommit, state: &mut State) -> Option<Message> {
 }
 
 async fn connect(address: &ServerAddress, identity: &Identity) -> Link {
-    link::connect(Transport::Quic, address, identity, &[key().public()]).await.expect("the rival is there")
+    link::connect(&[Transport::Quic], address, identity, &[key().public()]).await.expect("the rival is there")
 }
 
 async fn send(link: &mut Link, bytes: &[u8]) {

@@ -9,9 +9,8 @@ use std::{
 };
 
 use ebb_core::{
-    Card, Config, Drive, Observer, Replica, SpaceId, Start, Ticket, Vault, VaultError,
-    keys::Entropy,
-    link::{ServerAddress, Transport},
+    Card, Config, Drive, Observer, Replica, SpaceId, Start, Ticket, Vault, VaultError, keys::Entropy,
+    link::ServerAddress,
 };
 use ebb_protocol::{
     client::Input,
@@ -168,7 +167,6 @@ impl Device {
         config.entropy = Box::new(Seeded(Random::new(self.seed.wrapping_add(times << 32))));
         config.vfs = Some(self.disk.name().to_owned());
         config.drive = Drive::Manual;
-        config.transport = Transport::Quic;
         let replica = Replica::open(config, &self.vault)?;
         replica.watch(self.heard.clone());
         self.card = Some(replica.card()?);
