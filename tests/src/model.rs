@@ -96,6 +96,22 @@ impl Model {
         }
     }
 
+    /// A retraction was taken back, perhaps beside another: either may show.
+    pub fn unretracted(&mut self, id: &RecordId) {
+        if let Some(record) = self.by_id(id) {
+            record.retracted = record.retracted.and(Some(Certainty::Maybe));
+        }
+    }
+
+    /// A device lost what it did to a record, unless the server has it.
+    pub fn forgotten(&mut self, first: Mark, device: usize) {
+        let Some(record) = self.records.get_mut(&first) else { return };
+        for (_, certainty) in record.versions.values_mut().filter(|(by, _)| *by == device) {
+            *certainty = Certainty::Maybe;
+        }
+        record.retracted = record.retracted.and(Some(Certainty::Maybe));
+    }
+
     /// A patient granted categories.
     pub fn granted(&mut self, space: SpaceId, categories: &[Category], certainty: Certainty) {
         let granted = self.granted.entry(space).or_default();

@@ -41,6 +41,17 @@ pub enum Host {
     Server,
 }
 
+/// What a network does with UDP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Udp {
+    /// It passes.
+    Passes,
+    /// It is swallowed.
+    Swallowed,
+    /// A handshake passes, and what follows is swallowed.
+    Strangled,
+}
+
 /// Something that happens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Event {
@@ -50,6 +61,8 @@ pub enum Event {
     Edit(Who, u8),
     /// A record that the device lists is retracted.
     Retract(Who, u8),
+    /// A retraction is taken back.
+    Unretract(Who, u8),
     /// Of a record in conflict, one version is chosen.
     Resolve(Who, u8),
     /// The first patient adds the second phone.
@@ -60,6 +73,8 @@ pub enum Event {
     Rotate(Who, u8),
     /// A device gets a network, so many ms away from the server.
     Online(Who, u16),
+    /// A device comes to another network, which its app can tell from others, or not.
+    Roam(Who, Udp, bool),
     /// A device's network is gone, and both ends notice.
     Offline(Who),
     /// A connection breaks, and both ends notice.
@@ -90,6 +105,10 @@ pub enum Event {
     Backup,
     /// The server dies, and one of the copies (or nothing, where there is none) is put in its place.
     Restore(u8, u16),
+    /// A device's files are copied.
+    Copy(Who),
+    /// A device dies, and one of its copies is put in the place of its files.
+    PutBack(Who, u8, u16),
     /// A device's app is updated to one that computes its lists anew.
     Upgrade(Who),
 }
@@ -126,9 +145,15 @@ impl Scenario {
         let mut at_ms = 1_000;
         // A scenario has its own weather: some are calm but for one thing, some have everything.
         let harsh = random.below(4);
+        // A server's files are put back, or a device's: not both, since a rollback of both at once
+        // leaves nobody who could tell (book, testing).
+        let puts_back = random.below(3) == 0;
         if random.below(4) > 0 {
             // Most people have both phones from the start.
             steps.push(Step { at_ms: 100, event: Event::AddSecond });
+        }
+        if puts_back {
+            steps.extend([Who::Second, Who::Desk].map(|who| Step { at_ms: 900, event: Event::Copy(who) }));
         }
         for _ in 0..EVENTS {
             at_ms += match random.below(10) {
@@ -137,32 +162,37 @@ impl Scenario {
                 8 => random.below(20_000) as u64,
                 _ => random.below(90_000) as u64,
             };
-            steps.push(Step { at_ms, event: event(&mut random, harsh) });
+            steps.push(Step { at_ms, event: event(&mut random, harsh, puts_back) });
         }
         Self { seed, steps }
     }
 }
 
-fn event(random: &mut Random, harsh: usize) -> Event {
+fn event(random: &mut Random, harsh: usize, puts_back: bool) -> Event {
     if random.below(100) < 12 + 12 * harsh {
-        return trouble(random);
+        return trouble(random, puts_back);
     }
     let who = who(random);
     let pick = small(random);
     match random.below(100) {
         0..48 => Event::Log(who, pick),
         48..66 => Event::Edit(who, pick),
-        66..70 => Event::Retract(who, pick),
+        66..69 => Event::Retract(who, pick),
+        69 => Event::Unretract(who, pick),
         70..73 => Event::Resolve(who, pick),
         73..77 => Event::AddSecond,
         77..85 => Event::Grant(patient(random), short(random, u16::MAX)),
         85..89 => Event::Rotate(patient(random), pick),
-        89..97 => Event::Online(who, short(random, 800)),
+        89..94 => Event::Online(who, short(random, 800)),
+        94..97 => {
+            let udp = [Udp::Passes, Udp::Swallowed, Udp::Strangled][random.below(3)];
+            Event::Roam(who, udp, random.coin())
+        }
         _ => Event::Offline(who),
     }
 }
 
-fn trouble(random: &mut Random) -> Event {
+fn trouble(random: &mut Random, puts_back: bool) -> Event {
     let (who, host) = (who(random), host(random));
     match random.below(100) {
         0..8 => Event::Offline(who),
@@ -182,6 +212,8 @@ fn trouble(random: &mut Random) -> Event {
         75..80 => Event::FullDisk(host, short(random, 20_000)),
         80..85 => Event::FailSyncs(host, 1 + small(random) % 3),
         85..89 => Event::FailReads(host, 1 + small(random) % 3),
+        89..93 if puts_back => Event::Copy(copied(random)),
+        93..97 if puts_back => Event::PutBack(copied(random), small(random), short(random, 10_000)),
         89..93 => Event::Backup,
         93..97 => Event::Restore(small(random), short(random, 10_000)),
         _ => Event::Upgrade(who),
@@ -194,6 +226,11 @@ fn who(random: &mut Random) -> Who {
 
 fn patient(random: &mut Random) -> Who {
     [Who::Phone, Who::Phone, Who::Second, Who::Other][random.below(4)]
+}
+
+/// Whose files are copied and put back: those of a device that is no space's only witness.
+fn copied(random: &mut Random) -> Who {
+    if random.coin() { Who::Second } else { Who::Desk }
 }
 
 fn host(random: &mut Random) -> Host {

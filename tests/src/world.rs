@@ -23,12 +23,15 @@ use crate::{
     disk::{Disk, medium::Random},
     model::Model,
     net::{Arrival, LinkId, Net, Way},
-    scenario::{Event, Host, Scenario, Who},
+    scenario::{Event, Host, Scenario, Step, Who},
 };
 
 mod act;
 mod check;
 mod device;
+mod links;
+mod marks;
+mod power;
 mod server;
 mod trace;
 
@@ -122,8 +125,8 @@ pub struct World {
     net: Net,
     model: Model,
     spaces: [SpaceId; 2],
-    /// Whether the second phone signs rosters too. Where a server is restored, two owners could leave two
-    /// valid branches, which the protocol's sharing operations will settle and this version does not.
+    /// Whether the second phone signs rosters too. Where files are put back, two owners could leave two valid
+    /// branches, which the protocol's sharing operations will settle and this version does not.
     second_signs: bool,
     /// Whether devices are told when everything works again.
     tells_devices: bool,
@@ -173,7 +176,8 @@ impl World {
 
     fn live(&mut self, scenario: &Scenario) -> Result {
         self.begin()?;
-        self.second_signs = !scenario.steps.iter().any(|step| matches!(step.event, Event::Restore(..)));
+        let puts_back = |step: &Step| matches!(step.event, Event::Restore(..) | Event::PutBack(..));
+        self.second_signs = !scenario.steps.iter().any(puts_back);
         for step in &scenario.steps {
             self.due(step.at_ms, Happening::Scripted(step.event));
         }
@@ -197,13 +201,14 @@ impl World {
         self.server.start().map_err(|error| Fault(format!("the server does not start: {error}")))?;
         for who in [Who::Phone, Who::Other, Who::Desk, Who::Second] {
             if who == Who::Second {
-                self.devices[who.index()].joins = Some(self.ticket(Who::Phone)?);
+                self.devices[who.index()].joins = Some(through_text(&self.ticket(Who::Phone)?)?);
             }
             self.devices[who.index()].open().map_err(|error| Fault(format!("{who:?}: {error}")))?;
         }
         let tickets = [self.ticket(Who::Phone)?, self.ticket(Who::Other)?];
         self.spaces = tickets.map(|ticket| ticket.space);
         for ticket in tickets {
+            let ticket = through_text(&ticket)?;
             let desk = self.devices[Who::Desk.index()].replica().expect("just opened");
             desk.follow(&ticket).map_err(|error| Fault(format!("the desk follows nobody: {error}")))?;
         }
@@ -334,4 +339,10 @@ impl World {
             Who::Desk => BTreeSet::from([0, 1]),
         }
     }
+}
+
+/// The same, as it comes out of the text that people scan or paste.
+fn through_text<T: std::fmt::Display + std::str::FromStr>(shown: &T) -> Result<T> {
+    let text = shown.to_string();
+    text.parse().map_err(|_| Fault(format!("a text of {} letters does not read", text.len())))
 }

@@ -2,13 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use ebb_core::{Category, Delivery, Record};
+use ebb_core::{Category, Delivery, Error, Query, Record, RecordId, Replica, SpaceId};
 use ebb_protocol::wire::{FromServer, Refusal};
 
-use super::{
-    Fault, Result, Who, World,
-    act::{list, mark_of},
-};
+use super::{Fault, Result, Who, World, marks::mark_of};
 use crate::{
     model::{Certainty, Mark},
     net::LinkId,
@@ -29,7 +26,7 @@ impl World {
             }
             one.listed[place] = records;
         }
-        match self.devices[device].heard.is_frozen() {
+        match self.devices[device].heard.is_frozen() && !self.devices[device].put_back {
             true => Err(Fault(format!("{:?} may no longer write", Who::ALL[device]))),
             false => Ok(()),
         }
@@ -47,6 +44,9 @@ impl World {
                 let first = self.known(device, record)?;
                 self.may_hold(device, place, record.category)?;
                 there.insert(first);
+            }
+            if self.devices[device].put_back {
+                continue; // what it was promised since then comes back from the server, if it does
             }
             for (first, written) in &self.model.records {
                 let promised = |(_, (by, certainty)): (&Mark, &(usize, Certainty))| {
@@ -102,7 +102,7 @@ impl World {
                 let Ok((_, unsent)) = replica.with_engine(|engine| engine.count(&space)) else {
                     return Ok(Some(format!("{who:?} cannot be read")));
                 };
-                if unsent > 0 {
+                if unsent > 0 && !self.devices[device].is_frozen() {
                     return Ok(Some(format!("{who:?} has {unsent} records that are not on the server")));
                 }
             }
@@ -115,21 +115,55 @@ impl World {
         for place in 0..self.spaces.len() {
             let owner = if place == 0 { Who::Phone } else { Who::Other };
             let all = self.listed(owner, place, |_| true)?;
-            if place == 0 && self.model.second == Some(Certainty::Sure) {
-                let second = self.listed(Who::Second, place, |_| true)?;
-                if let Some(why) = differ(&all, &second) {
-                    return Ok(Some(format!("the second phone differs: {why}")));
-                }
+            if place == 0
+                && self.model.second == Some(Certainty::Sure)
+                && let Some(why) = self.differs(&all, Who::Second, place, |_| true)?
+            {
+                return Ok(Some(format!("the second phone differs: {why}")));
             }
             let granted = self.model.grants(&self.spaces[place]);
             let shared: Vec<_> =
                 all.iter().filter(|record| granted.sure.contains(&record.category)).cloned().collect();
-            let desk = self.listed(Who::Desk, place, |record| granted.sure.contains(&record.category))?;
-            if let Some(why) = differ(&shared, &desk) {
+            let desk =
+                self.differs(&shared, Who::Desk, place, |record| granted.sure.contains(&record.category));
+            if let Some(why) = desk? {
                 return Ok(Some(format!("the desk differs in space {place}: {why}")));
             }
         }
         Ok(None)
+    }
+
+    /// How another device's list differs from its owner's. One that signs no more may have more, and show
+    /// what it alone wrote; it still holds everything that the others do.
+    fn differs(
+        &self,
+        ours: &[Record],
+        who: Who,
+        place: usize,
+        fits: impl Fn(&Record) -> bool,
+    ) -> Result<Option<String>> {
+        let theirs = self.listed(who, place, fits)?;
+        if !self.devices[who.index()].is_frozen() {
+            return Ok(differ(ours, &theirs));
+        }
+        let owner = if place == 0 { Who::Phone } else { Who::Other };
+        for record in ours {
+            let held = self.versions(who, place, record.id)?;
+            if !self.versions(owner, place, record.id)?.is_subset(&held) {
+                return Ok(Some("a frozen device lacks a version".into()));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The versions of a record that a device holds; none if it does not have the record.
+    fn versions(&self, who: Who, place: usize, record: RecordId) -> Result<BTreeSet<Mark>> {
+        let Some(replica) = self.devices[who.index()].replica() else { return Ok(BTreeSet::new()) };
+        match replica.history(self.spaces[place], record) {
+            Ok(history) => Ok(history.iter().filter_map(|past| mark_of(&past.record)).collect()),
+            Err(Error::FixInput { .. }) => Ok(BTreeSet::new()),
+            Err(error) => Err(Fault(format!("{who:?} does not tell a history: {error}"))),
+        }
     }
 
     fn listed(&self, who: Who, place: usize, fits: impl Fn(&Record) -> bool) -> Result<Vec<Record>> {
@@ -171,6 +205,15 @@ impl World {
             if *certainty == Certainty::Sure && !held.contains(mark) {
                 return Err(Fault(format!("version {mark} of record {first}, by {by}, is nowhere")));
             }
+        }
+        let versions = replica.conflicts(space, record.id).map_err(|_| fault("a version in conflict"))?;
+        if versions.first() != Some(record) && versions.len() != 1 + record.conflicts as usize {
+            return Err(Fault(format!("record {first} has other versions in conflict than it says")));
+        }
+        if let Some(foreign) =
+            versions.iter().find(|version| mark_of(version).is_none_or(|mark| !held.contains(&mark)))
+        {
+            return Err(Fault(format!("record {first} is in conflict with {:?}", mark_of(foreign))));
         }
         if written.retracted == Some(Certainty::Sure) && record.retracted.is_none() {
             return Err(Fault(format!("record {first} was retracted and is not")));
@@ -223,4 +266,10 @@ fn name_of(reason: &Refusal) -> String {
     let mut name = format!("{reason:?}");
     name.truncate(name.find(['(', ' ']).unwrap_or(name.len()));
     name
+}
+
+/// Every record of a space, as a replica lists it.
+fn list(replica: &Replica, space: SpaceId) -> Result<Vec<Record>> {
+    let records = replica.records(space, &Query::default());
+    records.map_err(|error| Fault(format!("records cannot be listed: {error} ({error:?})")))
 }

@@ -9,8 +9,9 @@ use std::{
 };
 
 use ebb_core::{
-    Card, Config, Drive, Observer, Replica, SpaceId, Start, Ticket, Vault, VaultError, keys::Entropy,
-    link::ServerAddress,
+    Card, Config, Drive, Observer, Replica, SpaceId, Start, Ticket, Vault, VaultError,
+    keys::Entropy,
+    link::{HEAD_START_MS, ServerAddress, Transport},
 };
 use ebb_protocol::{
     client::Input,
@@ -21,7 +22,11 @@ use super::{Watch, Who};
 use crate::{
     disk::{Disk, medium::Random},
     net::LinkId,
+    scenario::Udp,
 };
+
+/// The replica's files.
+const FILES: [&str; 2] = ["ebb.db", "ebb.db-wal"];
 
 /// A device.
 pub(super) struct Device {
@@ -30,10 +35,14 @@ pub(super) struct Device {
     pub(super) watch: Watch,
     /// How far the server is, one way; `None` without a network.
     pub(super) network_ms: Option<u64>,
+    /// What the network does with UDP.
+    pub(super) udp: Udp,
     pub(super) link: Option<LinkId>,
     /// The attempt to connect that is under way, by its number.
     pub(super) attempt: u32,
     pub(super) connecting: bool,
+    /// What will carry the link that is being made.
+    pub(super) over: Transport,
     /// The ticket of the space that it joins.
     pub(super) joins: Option<Ticket>,
     /// When a tick was last asked for.
@@ -47,6 +56,9 @@ pub(super) struct Device {
     pub(super) slow_ms: u64,
     /// Its card, which never changes.
     pub(super) card: Option<Card>,
+    /// Whether files of an earlier day were put in the place of its own.
+    pub(super) put_back: bool,
+    copies: u8,
     folder: PathBuf,
     vault: Remembering,
     pins: SignedPins,
@@ -125,9 +137,11 @@ impl Device {
             disk: Arc::new(disk),
             watch,
             network_ms: None,
+            udp: Udp::Passes,
             link: None,
             attempt: 0,
             connecting: false,
+            over: Transport::Quic,
             joins: None,
             tick_ms: None,
             output_until_crash: None,
@@ -136,6 +150,8 @@ impl Device {
             cost_ms: 0,
             slow_ms: 0,
             card: None,
+            put_back: false,
+            copies: 0,
             folder: folder.join(format!("{who:?}")),
             vault: Remembering::default(),
             pins,
@@ -186,10 +202,60 @@ impl Device {
         self.output_until_crash = None;
     }
 
+    /// Which transport gets through first, and after how long; `None` without a network.
+    pub(super) fn race(&self) -> Option<(Transport, u64)> {
+        let network_ms = self.network_ms?;
+        let transports = self.replica()?.with_engine(|engine| Ok(engine.transports())).ok()?;
+        let starts = (0..).map(|place| place * HEAD_START_MS);
+        let finishes = |(transport, start_ms)| match (transport, self.udp) {
+            (Transport::Quic, Udp::Swallowed) => None,
+            (Transport::Quic, _) => Some((transport, start_ms + 2 * network_ms)),
+            (Transport::Tcp, _) => Some((transport, start_ms + 4 * network_ms)),
+        };
+        transports.into_iter().zip(starts).filter_map(finishes).min_by_key(|(_, ms)| *ms)
+    }
+
+    /// Whether it was put back, has heard of it, and so signs no more.
+    pub(super) fn is_frozen(&self) -> bool {
+        self.put_back && self.heard.is_frozen()
+    }
+
+    pub(super) fn has_copies(&self) -> bool {
+        self.copies > 0
+    }
+
+    /// Copies the files as they are.
+    pub(super) fn copy_files(&mut self) {
+        let to = self.folder.with_extension(self.copies.to_string());
+        std::fs::create_dir_all(&to).expect("a temporary folder takes folders");
+        for name in FILES {
+            if self.folder.join(name).exists() {
+                std::fs::copy(self.folder.join(name), to.join(name)).expect("a temporary folder takes files");
+            }
+        }
+        self.copies += 1;
+    }
+
+    /// Puts a copy in the place of the files; `None` if there is no copy. The device is off.
+    pub(super) fn put_back(&mut self, pick: u8) -> Option<u8> {
+        let number = pick.checked_rem(self.copies)?;
+        let from = self.folder.with_extension(number.to_string());
+        for name in FILES {
+            let _ = std::fs::remove_file(self.folder.join(name));
+            if from.join(name).exists() {
+                std::fs::copy(from.join(name), self.folder.join(name))
+                    .expect("a temporary folder takes files");
+            }
+        }
+        self.disk.forget(&self.folder);
+        self.put_back = true;
+        Some(number)
+    }
+
     /// Makes the next open compute every list anew, as an update of the app does that shows them otherwise.
     pub(super) fn age_lists(&self) -> rusqlite::Result<()> {
         let flags = rusqlite::OpenFlags::SQLITE_OPEN_READ_WRITE | rusqlite::OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let path = self.folder.join("ebb.db");
+        let path = self.folder.join(FILES[0]);
         let db = rusqlite::Connection::open_with_flags_and_vfs(path, flags, self.disk.name())?;
         let key = self.vault.load().ok().flatten().unwrap_or_default();
         let hex: String = key.iter().map(|byte| format!("{byte:02x}")).collect();

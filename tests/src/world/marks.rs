@@ -1,0 +1,53 @@
+//! Records that carry the number of the version that they are, so that anybody who sees one knows which.
+
+use ebb_core::{
+    Entry,
+    record::{Attendance, Body, ScreenResult, Specimen, Unit},
+};
+
+use crate::model::Mark;
+
+/// What a mark looks like in a record.
+fn text(mark: Mark) -> String {
+    format!("m{mark}")
+}
+
+/// The mark of a record's shown version.
+pub(super) fn mark_of(record: &ebb_core::Record) -> Option<Mark> {
+    let text = match &record.body {
+        Body::Dose(dose) => &dose.drug,
+        Body::UseEvent(used) => &used.substance,
+        Body::Visit(visit) => &visit.label,
+        Body::WithdrawalAnswers(answers) => &answers.version,
+        Body::DrugScreen(screen) => &screen.substance,
+        Body::Note(_) => &record.note,
+        _ => return None,
+    };
+    text.strip_prefix('m')?.parse().ok()
+}
+
+/// A record of one of several kinds with a mark.
+pub(super) fn entry(kind: u8, mark: Mark) -> Entry {
+    let entry = match kind / 2 % 6 {
+        0 => Entry::dose(text(mark), 8.0, Unit::Mg),
+        1 => Entry::use_event(text(mark)),
+        2 => Entry::visit("group", text(mark), Attendance::Kept),
+        3 => Entry::withdrawal_answers("sows16", text(mark), [("1", 3), ("2", 0)]),
+        4 => Entry::drug_screen(Specimen::Urine, text(mark), ScreenResult::Negative),
+        _ => return Entry::private_note(text(mark)),
+    };
+    entry.note(format!("as of {mark}"))
+}
+
+/// The same record with another mark; `None` for one whose mark is a note, which merges.
+pub(super) fn rewritten(body: &Body, mark: Mark) -> Option<Entry> {
+    let kind = match body {
+        Body::Dose(_) => 0,
+        Body::UseEvent(_) => 2,
+        Body::Visit(_) => 4,
+        Body::WithdrawalAnswers(_) => 6,
+        Body::DrugScreen(_) => 8,
+        _ => return None,
+    };
+    Some(entry(kind, mark))
+}

@@ -1,0 +1,153 @@
+//! Power that goes and comes back, files that are put back, apps that are updated.
+
+use ebb_core::Delivery;
+use ebb_protocol::client::Input;
+
+use super::{Fault, Happening, Host, Result, Who, World};
+use crate::{model::Written, net::Way};
+
+/// How often a host that does not start is started again.
+const RETRY_MS: u64 = 700;
+
+impl World {
+    /// The power of a host goes off.
+    pub(super) fn crash(&mut self, host: Host, off_ms: u16) -> Result {
+        if !self.is_up(host) {
+            return Ok(());
+        }
+        self.line(|| format!("{host:?} loses its power"));
+        self.disk(host).cut();
+        match host {
+            Host::Server => {
+                self.tally.count("server crashes");
+                self.server.end();
+                for device in 0..self.devices.len() {
+                    let Some(link) = self.devices[device].link else { continue };
+                    // A process that died says so, a machine that lost its power does not.
+                    if self.random.coin() || self.heals {
+                        self.due(self.now() + 100, Happening::LinkGone(device, link));
+                    } else {
+                        self.net.black_hole(link);
+                    }
+                }
+            }
+            Host::Device(who) => {
+                self.tally.count("device crashes");
+                let link = self.devices[who.index()].link;
+                // What was listed and never promised may go with the power.
+                self.devices[who.index()].listed = [0; 2];
+                self.devices[who.index()].close();
+                if let Some(link) = link.filter(|_| self.random.coin()) {
+                    self.send(0, link, Way::Up, &[]);
+                }
+            }
+        }
+        self.due(self.now() + 1 + u64::from(off_ms), Happening::PowerOn(host));
+        Ok(())
+    }
+
+    pub(super) fn power_on(&mut self, host: Host) -> Result {
+        if self.is_up(host) {
+            return Ok(());
+        }
+        let disk = self.disk(host);
+        if disk.is_off() {
+            disk.power_on();
+        }
+        self.line(|| format!("{host:?} starts"));
+        match host {
+            Host::Server => match self.server.start() {
+                Ok(()) => {
+                    self.server.check()?;
+                    self.log_is_asked()?;
+                }
+                Err(ebb_sync_server::log::LogError::Damaged(why)) => {
+                    return Err(Fault(format!("the server's log is damaged: {why}")));
+                }
+                Err(_) => return self.start_later(host),
+            },
+            Host::Device(who) => {
+                match self.devices[who.index()].open() {
+                    Ok(()) => {}
+                    Err(
+                        error @ (ebb_core::Error::Bug(_)
+                        | ebb_core::Error::Unlock(_)
+                        | ebb_core::Error::Update(_)),
+                    ) if !disk.is_off() => {
+                        return Err(Fault(format!("{who:?} does not open: {error} ({error:?})")));
+                    }
+                    Err(_) => return self.start_later(host),
+                }
+                if disk.is_off() {
+                    return self.crash(host, 500);
+                }
+                self.check_device(who.index())?;
+                self.drive(who.index(), Input::Stay)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn start_later(&mut self, host: Host) -> Result {
+        self.line(|| format!("{host:?} does not start yet"));
+        if let Host::Device(who) = host {
+            self.devices[who.index()].close();
+        }
+        self.due(self.now() + RETRY_MS, Happening::PowerOn(host));
+        Ok(())
+    }
+
+    pub(super) fn restore(&mut self, pick: u8, ms: u16) -> Result {
+        if !self.server.is_up() || self.heals {
+            return Ok(());
+        }
+        self.crash(Host::Server, ms)?;
+        self.server.disk.power_on();
+        let backup = self.server.restore(pick);
+        self.line(|| format!("the server's file is that of backup {backup:?}"));
+        self.tally.count("restores");
+        Ok(())
+    }
+
+    /// A device's files are those of an earlier day: what it alone had since then is gone.
+    pub(super) fn put_back(&mut self, who: Who, pick: u8, ms: u16) -> Result {
+        let device = who.index();
+        let Some(replica) = self.devices[device].replica().cloned() else { return Ok(()) };
+        if !self.devices[device].has_copies() {
+            return Ok(());
+        }
+        let is_safe = |written: &Written| {
+            let delivery = written.id.map(|id| replica.delivery(written.space, id));
+            matches!(delivery, Some(Ok(Delivery::OnServer)))
+        };
+        let unsafe_ones = self.model.records.iter().filter(|(_, written)| !is_safe(written));
+        let unsafe_ones: Vec<_> = unsafe_ones.map(|(first, _)| *first).collect();
+        unsafe_ones.iter().for_each(|first| self.model.forgotten(*first, device));
+        self.crash(Host::Device(who), ms)?;
+        let one = &mut self.devices[device];
+        one.disk.power_on();
+        let copy = one.put_back(pick);
+        self.line(|| format!("{who:?} has the files of copy {copy:?}"));
+        self.tally.count("devices put back");
+        Ok(())
+    }
+
+    pub(super) fn upgrade(&mut self, who: Who) -> Result {
+        let device = who.index();
+        if self.devices[device].replica().is_none() {
+            return Ok(());
+        }
+        self.close_link(device);
+        self.devices[device].close();
+        match self.devices[device].age_lists() {
+            Ok(()) => self.tally.count("upgrades"),
+            // A disk that fails keeps the old lists.
+            Err(error) => self.line(|| format!("not updated: {:?}", error.sqlite_error_code())),
+        }
+        if self.devices[device].disk.is_off() {
+            self.due(self.now() + 500, Happening::PowerOn(Host::Device(who)));
+            return Ok(());
+        }
+        self.power_on(Host::Device(who))
+    }
+}
