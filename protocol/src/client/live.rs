@@ -25,7 +25,7 @@ pub(super) struct Live {
     pub(super) trusted: bool,
     /// Whether everything was where it should be at some moment.
     pub(super) was_in_sync: bool,
-    /// Whether it ends because a log began anew: that is no failure to reach the server.
+    /// Whether it ends so that the device introduces itself anew: that is no failure to reach the server.
     pub(super) begins_anew: bool,
     /// What the server asks to be left alone between attempts.
     pub(super) pause_ms: Option<u64>,
@@ -319,7 +319,11 @@ impl Live {
 
     fn frame(&mut self, now: Millis, frame: FromServer, out: &mut Vec<Output>) -> Result<(), End> {
         match frame {
-            FromServer::Bye(bye) => return Err(End::SentAway(bye)),
+            FromServer::Bye(bye) => {
+                // A log began anew, or the device became a member: there is more for it than it asked for.
+                self.begins_anew |= bye.reason == Refusal::Unavailable && bye.retry_ms == 0;
+                return Err(End::SentAway(bye));
+            }
             FromServer::Welcome(welcome) => return self.welcome(welcome, out),
             _ if !self.trusted => return Err(End::Impostor),
             FromServer::Roster(roster) => {

@@ -706,7 +706,7 @@ fn a_link_that_breaks_as_soon_as_it_is_in_sync_is_no_good_one() {
     let mut phone = Phone::in_sync();
     let mut last = 0;
     for n in 0..6 {
-        phone.frame(FromServer::Bye(Bye { reason: Refusal::Unavailable, retry_ms: 0 }));
+        phone.frame(FromServer::Bye(Bye { reason: Refusal::Unavailable, retry_ms: 1 }));
         let from = phone.now;
         phone.now = phone.client.deadline().unwrap();
         let pause = phone.now.since(from);
@@ -801,6 +801,19 @@ fn who_has_no_evidence_meets_the_server_anew_and_soon() {
         assert!(hangs_up(&out) && sent(&out).is_empty());
         let pause_ms = phone.client.deadline().unwrap().since(phone.now);
         assert!(pause_ms <= BACK_OFF_MS_MIN, "a log that begins anew is no failure: {pause_ms} ms");
+        phone.wait(BACK_OFF_MS_MIN);
+        phone.arrive_again();
+    }
+}
+
+#[test]
+fn who_is_asked_to_introduce_himself_anew_does_so_soon() {
+    let mut phone = Phone::in_sync();
+    for _ in 0..8 {
+        let out = phone.frame(FromServer::Bye(Bye { reason: Refusal::Unavailable, retry_ms: 0 }));
+        assert!(hangs_up(&out));
+        let pause_ms = phone.client.deadline().unwrap().since(phone.now);
+        assert!(pause_ms <= BACK_OFF_MS_MIN, "the server was reached: {pause_ms} ms");
         phone.wait(BACK_OFF_MS_MIN);
         phone.arrive_again();
     }
