@@ -80,6 +80,9 @@ impl Engine {
                     (Some(known), _) => {
                         outbox::vacate(tx, &id, &stream, position)?;
                         outbox::set_place(tx, known.row, place)?;
+                        if known.is_superseded {
+                            work.reconsider(tx, known.row)?;
+                        }
                     }
                     (None, ItemContent::Own(_)) => {
                         lacks_own = true;
@@ -246,6 +249,13 @@ impl<'a> Content<'a> {
         }
         let standing = stand(tx, self.space, envelope.clone())?;
         self.decide(tx, standing, None, Some((&envelope, place)))
+    }
+
+    /// Judges an envelope that this device took apart: it is in the log after all, and others count it.
+    fn reconsider(&mut self, tx: &Tx<'_>, row: i64) -> Result<()> {
+        let envelope = Envelope::parse(outbox::bytes(tx, row)?).map_err(Error::bug)?;
+        let standing = stand(tx, self.space, envelope)?;
+        self.decide(tx, standing, Some(row), None)
     }
 
     /// Stores (or updates) an envelope with its verdict, and takes up its content if it counts.

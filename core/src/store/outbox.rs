@@ -22,6 +22,8 @@ pub(crate) struct Known {
     pub(crate) row: i64,
     pub(crate) stream: StreamId,
     pub(crate) position: Option<Position>,
+    /// Whether this device took it apart, to seal its content anew or not at all.
+    pub(crate) is_superseded: bool,
 }
 
 /// An envelope that the server does not have, or whose content could not be looked at yet.
@@ -105,14 +107,21 @@ pub(crate) fn put_malformed(
 }
 
 pub(crate) fn known(db: &Connection, space: &SpaceId, hash: &Hash) -> SqlResult<Option<Known>> {
-    let mut query =
-        db.prepare_cached("SELECT row, position, stream FROM envelope WHERE space = ?1 AND hash = ?2")?;
+    let mut query = db.prepare_cached(
+        "SELECT row, position, stream, verdict FROM envelope WHERE space = ?1 AND hash = ?2",
+    )?;
     query
         .query_row(params![space.0, hash.0], |row| {
             let position = row.get::<_, Option<u64>>(1)?.map(Position);
-            Ok(Known { row: row.get(0)?, position, stream: StreamId(id(row, 2)?) })
+            let is_superseded = row.get_ref(3)?.as_str()? == "superseded";
+            Ok(Known { row: row.get(0)?, position, stream: StreamId(id(row, 2)?), is_superseded })
         })
         .optional()
+}
+
+/// The bytes of a stored envelope.
+pub(crate) fn bytes(db: &Connection, envelope: i64) -> SqlResult<Vec<u8>> {
+    db.prepare_cached("SELECT bytes FROM envelope WHERE row = ?1")?.query_row([envelope], |row| row.get(0))
 }
 
 /// Notes where the server has an envelope.
