@@ -48,7 +48,7 @@ pub(crate) fn insert(
     Ok(())
 }
 
-/// Notes that an envelope carries a change that was there already, but in none.
+/// Notes that an envelope carries a change that was there already, but in none that the server has.
 pub(crate) fn link(
     tx: &Tx<'_>,
     space: &SpaceId,
@@ -57,7 +57,10 @@ pub(crate) fn link(
     envelope: i64,
 ) -> SqlResult<()> {
     tx.prepare_cached(
-        "UPDATE change SET envelope = ?4 WHERE space = ?1 AND record = ?2 AND hash = ?3 AND envelope IS NULL",
+        "UPDATE change SET envelope = ?4 WHERE space = ?1 AND record = ?2 AND hash = ?3
+            AND (envelope IS NULL
+                 OR (EXISTS (SELECT 1 FROM envelope WHERE row = ?4 AND position IS NOT NULL)
+                     AND EXISTS (SELECT 1 FROM envelope WHERE row = change.envelope AND position IS NULL)))",
     )?
     .execute(params![space.0, record.as_bytes(), hash, envelope])?;
     Ok(())
