@@ -61,9 +61,9 @@ book:
     .ci/run doc
     mdbook build docs
 
-# Shows which lines the tests reach (needs cargo-llvm-cov).
-coverage:
-    cargo llvm-cov --workspace --open
+# Shows which lines the tests reach, all or some, as `just coverage --test sim` (needs cargo-llvm-cov).
+coverage *arguments:
+    cargo llvm-cov --workspace --open {{arguments}}
 
 # Runs all that CI runs, as CI runs it.
 ci:

@@ -46,6 +46,7 @@ const MET: &[(&str, u64)] = &[
     ("slow disks", 100),
     ("restores", 100),
     ("devices put back", 100),
+    ("set aside", 100),
     ("networks", 500),
     ("links over TCP", 300),
     ("strangled", 100),

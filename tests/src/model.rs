@@ -55,6 +55,9 @@ pub struct Model {
     granted: BTreeMap<SpaceId, Granted>,
     /// Whether the second phone was added.
     pub second: Option<Certainty>,
+    /// Pieces that the second phone sealed, perhaps, and nobody may take up. What is sealed under a key that
+    /// was replaced meanwhile vanishes: it is in no record that could be sealed again.
+    pub mischief: u64,
     marks: Mark,
 }
 

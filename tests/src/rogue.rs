@@ -69,41 +69,79 @@ impl Rogue {
     /// Where the folder holds no replica, or it follows no space.
     #[must_use]
     pub fn of(dir: &Path) -> Self {
-        let db = open_database(dir);
-        let blob = |sql: &str| db.query_row(sql, [], |row| row.get::<_, Vec<u8>>(0)).expect("is there");
-        let secrets = DeviceSecrets::from_bytes(&blob("SELECT value FROM meta WHERE name = 'device'"));
+        Self::read(&open_database(dir)).expect("a replica's database")
+    }
+
+    /// The same from an open database. The roster is what the server is known to have of it.
+    ///
+    /// # Errors
+    /// Where the database cannot be read.
+    ///
+    /// # Panics
+    /// Where it holds something else than a replica of this version.
+    pub fn read(db: &Connection) -> rusqlite::Result<Self> {
+        let blob = |sql: &str| db.query_row(sql, [], |row| row.get::<_, Vec<u8>>(0));
+        let secrets = DeviceSecrets::from_bytes(&blob("SELECT value FROM meta WHERE name = 'device'")?);
         let secrets = secrets.expect("of this version");
         let id = |bytes: &[u8]| <[u8; 16]>::try_from(bytes).expect("16 bytes");
-        let space = SpaceId(id(&blob("SELECT id FROM space")));
-        let log_id = LogId(id(&blob("SELECT log_id FROM space")));
+        let space = SpaceId(id(&blob("SELECT id FROM space")?));
+        let log_id = LogId(id(&blob("SELECT log_id FROM space")?));
         let mut roster = Roster::new(space);
-        let mut query = db.prepare("SELECT bytes FROM roster_entry ORDER BY seq").expect("is there");
-        for bytes in query.query_map([], |row| row.get::<_, Vec<u8>>(0)).expect("reads") {
-            let entry: EntryWithWraps = wire::decode(&bytes.expect("reads")).expect("an entry");
+        let mut query = db.prepare("SELECT bytes FROM roster_entry WHERE settled ORDER BY seq")?;
+        for bytes in query.query_map([], |row| row.get::<_, Vec<u8>>(0))? {
+            let entry: EntryWithWraps = wire::decode(&bytes?).expect("an entry");
             let verified = roster.verify(entry).expect("a sound chain");
             roster.apply(&verified);
         }
-        let mut query = db.prepare("SELECT label, id FROM stream WHERE label IS NOT NULL").expect("is there");
-        let streams = query.query_map([], |row| Ok((row.get(0)?, row.get::<_, [u8; 16]>(1)?)));
-        let streams = streams.expect("reads").map(|row| row.map(|(label, id)| (label, StreamId(id))));
-        let streams = streams.collect::<Result<_, _>>().expect("reads");
-        let mut query = db.prepare("SELECT stream, epoch, key FROM epoch_key").expect("is there");
-        let rows = query.query_map([], |row| {
-            Ok(((StreamId(row.get(0)?), Epoch(row.get(1)?)), row.get::<_, Vec<u8>>(2)?))
-        });
-        let keys = rows.expect("reads").map(|row| {
-            let (name, key) = row.expect("reads");
-            (name, EpochKey::from_bytes(&key).expect("a key"))
-        });
-        let keys = keys.collect();
-        let mut query = db
-            .prepare("SELECT stream, seq, hash FROM envelope WHERE author = ?1 ORDER BY seq, epoch")
-            .expect("is there");
-        let rows = query.query_map([secrets.id().0], |row| {
+        let mut query = db.prepare("SELECT label, id FROM stream WHERE label IS NOT NULL")?;
+        let streams = query.query_map([], |row| Ok((row.get(0)?, StreamId(row.get(1)?))))?;
+        let streams = streams.collect::<Result<_, _>>()?;
+        let mut query = db.prepare("SELECT stream, epoch, key FROM epoch_key")?;
+        let keys = query.query_map([], |row| {
+            let key = row.get::<_, Vec<u8>>(2)?;
+            Ok(((StreamId(row.get(0)?), Epoch(row.get(1)?)), EpochKey::from_bytes(&key).expect("a key")))
+        })?;
+        let keys = keys.collect::<Result<_, _>>()?;
+        let mut query =
+            db.prepare("SELECT stream, seq, hash FROM envelope WHERE author = ?1 ORDER BY seq, epoch")?;
+        let chain = query.query_map([secrets.id().0], |row| {
             Ok((StreamId(row.get(0)?), (Seq(row.get(1)?), Hash(row.get(2)?))))
-        });
-        let chain = rows.expect("reads").collect::<Result<_, _>>().expect("reads");
-        Self { secrets, space, log_id, roster, streams, keys, chain, salt: 0 }
+        })?;
+        let chain = chain.collect::<Result<_, _>>()?;
+        Ok(Self { secrets, space, log_id, roster, streams, keys, chain, salt: 0 })
+    }
+
+    /// Whether an honest device could write in this category now.
+    #[must_use]
+    pub fn can_write(&self, category: Category) -> bool {
+        let Some(stream) = self.streams.get(category.label()) else { return false };
+        let is_member = self.roster.device(&self.secrets.id()).is_some();
+        let epoch = self.roster.epoch(stream).map(|epoch| epoch.epoch);
+        is_member && epoch.is_some_and(|epoch| self.keys.contains_key(&(*stream, epoch)))
+    }
+
+    /// Puts an envelope into the replica's own database, as one that it sealed and has yet to send.
+    ///
+    /// # Errors
+    /// Where the database does not take it, as far as it says.
+    pub fn slip_in(db: &Connection, envelope: &Envelope) -> rusqlite::Result<()> {
+        let header = envelope.header();
+        let values = params![
+            header.space.0,
+            header.stream.0,
+            header.author.0,
+            header.seq.0,
+            header.epoch.0,
+            envelope.hash().0,
+            header.roster_head.0,
+            header.log_id.0,
+            header.seen_pos.0,
+            envelope.as_bytes(),
+        ];
+        let insert = "INSERT INTO envelope (space, stream, author, seq, epoch, hash, roster_head, log_id,
+                                            seen_pos, verdict, bytes)
+                      VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, 'accepted', ?10)";
+        db.execute(insert, values).map(drop)
     }
 
     /// The stream of a category.

@@ -105,6 +105,9 @@ pub enum Event {
     Backup,
     /// The server dies, and one of the copies (or nothing, where there is none) is put in its place.
     Restore(u8, u16),
+    /// The second phone falls into other hands for a moment: it seals what nobody may take up, of one of
+    /// several kinds.
+    Mischief(u8),
     /// A device's files are copied.
     Copy(Who),
     /// A device dies, and one of its copies is put in the place of its files.
@@ -208,7 +211,8 @@ fn trouble(random: &mut Random, puts_back: bool) -> Event {
         44..52 => Event::Crash(host, short(random, 10_000)),
         52..62 => Event::CrashAtSync(host, 1 + small(random) % 12, short(random, 10_000)),
         62..70 => Event::CrashAtOutput(host, small(random) % 12, short(random, 10_000)),
-        70..75 => Event::SlowDisk(host, short(random, 400), short(random, 20_000)),
+        70..72 => Event::Mischief(small(random)),
+        72..75 => Event::SlowDisk(host, short(random, 400), short(random, 20_000)),
         75..80 => Event::FullDisk(host, short(random, 20_000)),
         80..85 => Event::FailSyncs(host, 1 + small(random) % 3),
         85..89 => Event::FailReads(host, 1 + small(random) % 3),
@@ -216,7 +220,8 @@ fn trouble(random: &mut Random, puts_back: bool) -> Event {
         93..97 if puts_back => Event::PutBack(copied(random), small(random), short(random, 10_000)),
         89..93 => Event::Backup,
         93..97 => Event::Restore(small(random), short(random, 10_000)),
-        _ => Event::Upgrade(who),
+        97..99 => Event::Upgrade(who),
+        _ => Event::Mischief(small(random)),
     }
 }
 

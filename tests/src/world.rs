@@ -31,6 +31,7 @@ mod check;
 mod device;
 mod links;
 mod marks;
+mod mischief;
 mod power;
 mod server;
 mod trace;

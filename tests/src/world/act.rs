@@ -108,6 +108,7 @@ impl World {
                 Ok(())
             }
             Event::Restore(pick, ms) => self.restore(pick, ms),
+            Event::Mischief(pick) => self.mischief(pick),
             Event::Copy(who) => {
                 if self.devices[who.index()].replica().is_some() {
                     self.tally.count("copies");

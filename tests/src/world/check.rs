@@ -106,10 +106,11 @@ impl World {
                     return Ok(Some(format!("{who:?} has {unsent} records that are not on the server")));
                 }
             }
-            if let Ok(set_aside @ (1.., _) | set_aside @ (_, 1..)) =
-                replica.with_engine(|engine| engine.set_aside())
-            {
-                return Ok(Some(format!("{who:?} set aside {set_aside:?} changes")));
+            let Ok((waiting, refused)) = replica.with_engine(|engine| engine.set_aside()) else {
+                return Ok(Some(format!("{who:?} cannot be read")));
+            };
+            if waiting + refused > self.model.mischief {
+                return Ok(Some(format!("{who:?} set aside {waiting} and {refused} changes")));
             }
         }
         for place in 0..self.spaces.len() {
@@ -178,6 +179,11 @@ impl World {
     pub(super) fn check_all(&mut self) -> Result {
         for device in 0..self.devices.len() {
             self.check_device(device)?;
+            if let Some(replica) = self.devices[device].replica()
+                && let Ok((waiting, refused)) = replica.with_engine(|engine| engine.set_aside())
+            {
+                self.tally.add("set aside", waiting + refused);
+            }
             self.tally.add("restorations noticed", self.devices[device].heard.restored());
         }
         self.server.check()?;

@@ -252,8 +252,17 @@ impl Device {
         Some(number)
     }
 
-    /// Makes the next open compute every list anew, as an update of the app does that shows them otherwise.
+    /// Makes the next open compute every list anew and look again at what was set aside, as an update of the
+    /// app does.
     pub(super) fn age_lists(&self) -> rusqlite::Result<()> {
+        self.database()?.execute_batch(
+            "UPDATE meta SET value = x'00000000' WHERE name = 'projection_version';
+             UPDATE meta SET value = x'00' WHERE name = 'quarantine_tried_by';",
+        )
+    }
+
+    /// The database, opened by hand. The replica is closed.
+    pub(super) fn database(&self) -> rusqlite::Result<rusqlite::Connection> {
         let flags = rusqlite::OpenFlags::SQLITE_OPEN_READ_WRITE | rusqlite::OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let path = self.folder.join(FILES[0]);
         let db = rusqlite::Connection::open_with_flags_and_vfs(path, flags, self.disk.name())?;
@@ -261,9 +270,9 @@ impl Device {
         let hex: String = key.iter().map(|byte| format!("{byte:02x}")).collect();
         db.execute_batch(&format!(
             "PRAGMA key = \"x'{hex}'\"; PRAGMA cipher_hmac_algorithm = HMAC_SHA256;
-             PRAGMA locking_mode = EXCLUSIVE; PRAGMA synchronous = FULL;
-             UPDATE meta SET value = x'00000000' WHERE name = 'projection_version';"
-        ))
+             PRAGMA locking_mode = EXCLUSIVE; PRAGMA synchronous = FULL;"
+        ))?;
+        Ok(db)
     }
 
     /// Takes bytes that arrived and gives the whole frames among them.

@@ -88,6 +88,11 @@ impl World {
         Ok(())
     }
 
+    /// The power went while files were opened by hand.
+    pub(super) fn power_on_later(&mut self, host: Host) {
+        self.due(self.now() + 500, Happening::PowerOn(host));
+    }
+
     fn start_later(&mut self, host: Host) -> Result {
         self.line(|| format!("{host:?} does not start yet"));
         if let Host::Device(who) = host {
@@ -145,7 +150,7 @@ impl World {
             Err(error) => self.line(|| format!("not updated: {:?}", error.sqlite_error_code())),
         }
         if self.devices[device].disk.is_off() {
-            self.due(self.now() + 500, Happening::PowerOn(Host::Device(who)));
+            self.power_on_later(Host::Device(who));
             return Ok(());
         }
         self.power_on(Host::Device(who))
