@@ -47,6 +47,8 @@ const MET: &[(&str, u64)] = &[
     ("restores", 100),
     ("devices put back", 100),
     ("set aside", 100),
+    ("moments in the background", 200),
+    ("choices", 3),
     ("networks", 500),
     ("links over TCP", 300),
     ("strangled", 100),

@@ -75,6 +75,10 @@ pub enum Event {
     Online(Who, u16),
     /// A device comes to another network, which its app can tell from others, or not.
     Roam(Who, Udp, bool),
+    /// A device's app goes to the background, where it may sync once, for at most so many ms.
+    Background(Who, u16),
+    /// It comes back to the front, and stays in sync.
+    Foreground(Who),
     /// A device's network is gone, and both ends notice.
     Offline(Who),
     /// A connection breaks, and both ends notice.
@@ -186,7 +190,9 @@ fn event(random: &mut Random, harsh: usize, puts_back: bool) -> Event {
         73..77 => Event::AddSecond,
         77..85 => Event::Grant(patient(random), short(random, u16::MAX)),
         85..89 => Event::Rotate(patient(random), pick),
-        89..94 => Event::Online(who, short(random, 800)),
+        89..92 => Event::Online(who, short(random, 800)),
+        92 => Event::Background(who, short(random, 30_000)),
+        93 => Event::Foreground(who),
         94..97 => {
             let udp = [Udp::Passes, Udp::Swallowed, Udp::Strangled][random.below(3)];
             Event::Roam(who, udp, random.coin())

@@ -256,7 +256,7 @@ impl World {
         }
     }
 
-    /// Everything works again, and everybody is told that there is a network.
+    /// Everything works again, apps are in front, and everybody is told that there is a network.
     fn heal(&mut self) -> Result {
         self.heals = true;
         self.line(|| "everything works again".into());
@@ -279,6 +279,9 @@ impl World {
             self.devices[device].output_until_crash = None;
             if self.devices[device].network_ms.is_none_or(|ms| ms > 300) {
                 self.devices[device].network_ms = Some(50);
+            }
+            if self.devices[device].in_background {
+                self.come_to_the_front(device)?;
             }
             if self.tells_devices {
                 self.drive(device, Input::NetworkChanged)?;

@@ -1,6 +1,6 @@
 //! Carrying out what happens.
 
-use std::sync::atomic::Ordering;
+use std::{sync::atomic::Ordering, time::Duration};
 
 use ebb_core::{Category, Error, Query, RecordId};
 use ebb_protocol::client::Input;
@@ -13,7 +13,7 @@ use super::{
 use crate::model::{Certainty, Mark};
 
 /// Records among which one is chosen to be written again.
-const PICKED_MAX: usize = 6;
+const PICKED_MAX: usize = 3;
 
 impl World {
     /// Does what the scenario says.
@@ -45,6 +45,8 @@ impl World {
                 self.devices[who.index()].network_ms = Some(1 + u64::from(ms));
                 self.drive(who.index(), Input::NetworkChanged)
             }
+            Event::Background(who, ms) => self.background(who, ms),
+            Event::Foreground(who) => self.come_to_the_front(who.index()),
             Event::Roam(who, udp, is_named) => self.roam(who, udp, is_named),
             Event::Offline(who) => {
                 self.devices[who.index()].network_ms = None;
@@ -272,6 +274,23 @@ impl World {
             Err(error) => self.failed(who, &error)?,
         }
         self.changed(who.index())
+    }
+
+    /// The app is given a moment in the background.
+    fn background(&mut self, who: Who, ms: u16) -> Result {
+        let device = who.index();
+        let Some(replica) = self.devices[device].replica() else { return Ok(()) };
+        let budget = Duration::from_millis(ms.into());
+        let Ok(until) = replica.with_engine(|engine| Ok(engine.until(budget))) else { return Ok(()) };
+        self.tally.count("moments in the background");
+        self.devices[device].in_background = true;
+        self.drive(device, Input::Leave)?;
+        self.drive(device, Input::SyncUntil(until))
+    }
+
+    pub(super) fn come_to_the_front(&mut self, device: usize) -> Result {
+        self.devices[device].in_background = false;
+        self.drive(device, Input::Stay)
     }
 
     /// A call failed: for a reason that there may be.

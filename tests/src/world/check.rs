@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use ebb_core::{Category, Delivery, Error, Query, Record, RecordId, Replica, SpaceId};
 use ebb_protocol::wire::{FromServer, Refusal};
 
-use super::{Fault, Result, Who, World, marks::mark_of};
+use super::{BEGIN_MS, Fault, Result, Who, World, marks::mark_of};
 use crate::{
     model::{Certainty, Mark},
     net::LinkId,
@@ -189,12 +189,27 @@ impl World {
         self.server.check()?;
         for (place, owner) in [(0, Who::Phone), (1, Who::Other)] {
             let records = self.listed(owner, place, |_| true)?;
+            self.lists_by_kind(owner, place, &records)?;
             self.tally.add("conflicts", records.iter().map(|record| u64::from(record.conflicts)).sum());
             for record in records {
                 self.holds_every_version(owner, place, &record)?;
             }
         }
         self.line(|| "all is where it should be".into());
+        Ok(())
+    }
+
+    /// Every record is among those of its kind, of the last years.
+    fn lists_by_kind(&self, owner: Who, place: usize, records: &[Record]) -> Result {
+        let Some(replica) = self.devices[owner.index()].replica() else { return Ok(()) };
+        let now_ms = i64::try_from(BEGIN_MS + self.now()).unwrap_or(i64::MAX);
+        for record in records {
+            let query = Query::kind(record.kind.clone()).last_days(3_650, now_ms);
+            let of_kind = replica.records(self.spaces[place], &query);
+            if !of_kind.is_ok_and(|of_kind| of_kind.contains(record)) {
+                return Err(Fault("a record is not among those of its kind".into()));
+            }
+        }
         Ok(())
     }
 
@@ -206,6 +221,10 @@ impl World {
         let fault = |what: &str| Fault(format!("{what} of record {first} is not known"));
         let history = replica.history(space, record.id).map_err(|_| fault("the history"))?;
         let held: BTreeSet<_> = history.iter().filter_map(|past| mark_of(&past.record)).collect();
+        let repeats = |place: usize| history[..place].contains(&history[place]);
+        if (0..history.len()).any(repeats) {
+            return Err(Fault(format!("record {first} has a version twice")));
+        }
         let written = &self.model.records[&first];
         for (mark, (by, certainty)) in &written.versions {
             if *certainty == Certainty::Sure && !held.contains(mark) {

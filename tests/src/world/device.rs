@@ -43,6 +43,8 @@ pub(super) struct Device {
     pub(super) connecting: bool,
     /// What will carry the link that is being made.
     pub(super) over: Transport,
+    /// Whether its app syncs only when it is given a moment.
+    pub(super) in_background: bool,
     /// The ticket of the space that it joins.
     pub(super) joins: Option<Ticket>,
     /// When a tick was last asked for.
@@ -142,6 +144,7 @@ impl Device {
             attempt: 0,
             connecting: false,
             over: Transport::Quic,
+            in_background: false,
             joins: None,
             tick_ms: None,
             output_until_crash: None,

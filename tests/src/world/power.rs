@@ -1,7 +1,6 @@
 //! Power that goes and comes back, files that are put back, apps that are updated.
 
 use ebb_core::Delivery;
-use ebb_protocol::client::Input;
 
 use super::{Fault, Happening, Host, Result, Who, World};
 use crate::{model::Written, net::Way};
@@ -82,7 +81,7 @@ impl World {
                     return self.crash(host, 500);
                 }
                 self.check_device(who.index())?;
-                self.drive(who.index(), Input::Stay)?;
+                self.come_to_the_front(who.index())?;
             }
         }
         Ok(())
