@@ -78,7 +78,7 @@ pub enum Input {
         /// Whether more is waiting than fits in one flight.
         more: bool,
     },
-    /// A run of a log is stored up to here; `None` where it could not be stored now.
+    /// A run of a log is stored up to here; `None` where the device must introduce itself anew to go on.
     Kept(SpaceId, Option<Head>),
     /// What the device holds against a forgetful server, as asked.
     Evidence(Evidence),

@@ -198,7 +198,12 @@ impl Live {
             Input::Greeting(hello) if !self.greeted => self.greet(hello, out),
             Input::LocalChange => self.gathered = false,
             Input::Outbox { items, more } if self.greeted => self.send(items, more, out),
-            Input::Kept(_, None) | Input::Garbage => return Err(End::Broken),
+            Input::Kept(_, None) => {
+                // The device needs more than it asked for: what it wrote itself and no longer holds.
+                self.begins_anew = true;
+                return Err(End::Broken);
+            }
+            Input::Garbage => return Err(End::Broken),
             Input::Kept(space, Some(head)) => {
                 let reach = self.reach.entry((space, head.stream)).or_default();
                 reach.1 = reach.1.max(head.position);
