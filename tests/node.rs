@@ -56,17 +56,12 @@ fn weigh(file: &Path) -> Outcome {
     let packed = std::fs::read(file)?;
     // 5 resets the peak to the present (Linux, proc(5)).
     std::fs::write("/proc/self/clear_refs", "5")?;
+    let peak_kib = || ward::peak_kib("self").ok_or("no VmHWM");
     let (before, started) = (peak_kib()?, Instant::now());
     let verdict = ward::admit(&packed);
     let (took, after) = (started.elapsed(), peak_kib()?);
     say(format_args!("{verdict} {} {}", took.as_micros(), after.saturating_sub(before)))?;
     Ok(())
-}
-
-fn peak_kib() -> Result<u64, Box<dyn Error>> {
-    let status = std::fs::read_to_string("/proc/self/status")?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).ok_or("no VmHWM")?;
-    Ok(line.trim().trim_end_matches(" kB").trim().parse()?)
 }
 
 /// A device that logs, edits and retracts without end, stays in sync, and keeps a ledger on standard

@@ -146,6 +146,7 @@ const SLEEPS: &[(&str, &str)] = &[
     ),
     ("tests/benches/kit.rs", "Linux brings a thread's CPU time up to date when it stops running"),
     ("tests/src/disk.rs", "one of the calls that SQLite makes on its VFS"),
+    ("tests/src/proxy.rs", "a slow path is slow: that is what it is for"),
 ];
 
 /// The only queues that no channel bounds, and what bounds them instead.

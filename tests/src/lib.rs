@@ -4,6 +4,7 @@
 pub mod disk;
 pub mod model;
 pub mod net;
+pub mod proxy;
 pub mod rogue;
 pub mod scenario;
 pub mod ward;

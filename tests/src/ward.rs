@@ -107,6 +107,14 @@ impl TestServer {
         }
     }
 
+    /// The most memory that the server's process has held so far, in KiB; `None` where the system does not
+    /// tell (it is Linux that does).
+    #[must_use]
+    pub fn peak_kib(&self) -> Option<u64> {
+        let process = self.process.as_ref()?;
+        peak_kib(&process.id().to_string())
+    }
+
     /// The log's files, as they are to be copied aside or put back.
     #[must_use]
     pub fn log_files(&self) -> Vec<PathBuf> {
@@ -120,6 +128,15 @@ impl Drop for TestServer {
     fn drop(&mut self) {
         self.kill();
     }
+}
+
+/// The most memory that a process has held so far, in KiB: `self`, or a number. `None` where the system does
+/// not tell (proc(5) of Linux does).
+#[must_use]
+pub fn peak_kib(process: &str) -> Option<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    line.trim().trim_end_matches(" kB").trim().parse().ok()
 }
 
 /// Serves in this process until standard input ends: what the test binary does in its role as server.
