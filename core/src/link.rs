@@ -50,6 +50,11 @@ pub const ADDRESSES_MAX: usize = 4;
 /// at 50 ms RTT: 90 KB take 194 ms instead of 298 ms.
 pub const INITIAL_WINDOW_BYTES: u64 = 128 << 10;
 
+/// What a path's round trip is taken for before it was measured: as Chrome's and Go's QUIC do, not the 333 ms
+/// of RFC 9002. A lost first packet is sent again after 0.3 s instead of 1 s; a slower path carries a few
+/// packets twice.
+pub const INITIAL_RTT_MS: u64 = 100;
+
 const CLOSE_NOTICE_MS: u64 = 20;
 const READ_BYTES: usize = 16 << 10;
 
@@ -411,6 +416,7 @@ fn quic_config(tls: Arc<ClientConfig>) -> quinn::ClientConfig {
         .congestion_controller_factory(Arc::new(window))
         .max_idle_timeout(Some(idle.try_into().expect("a minute is a valid timeout")))
         .keep_alive_interval(None)
+        .initial_rtt(Duration::from_millis(INITIAL_RTT_MS))
         // Sessions are short: probing for larger packets costs more than it brings.
         .mtu_discovery_config(None)
         // The one stream is the device's; the server opens none.
