@@ -293,6 +293,15 @@ impl Session {
         }
     }
 
+    /// The device, if the roster of a space that it opened names it with the key that it has shown.
+    #[must_use]
+    pub fn member(&self) -> Option<DeviceId> {
+        let device = self.device()?;
+        let names =
+            |space: &Space| space.durable > RosterSeq(0) && is_device(&space.roster, &device, &self.tls);
+        self.spaces.values().any(names).then_some(device)
+    }
+
     /// Takes what happened and says what to do, in order.
     pub fn handle(&mut self, now: Millis, input: Input) -> Vec<Output> {
         let mut out = Vec::new();

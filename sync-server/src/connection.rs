@@ -8,7 +8,7 @@ use tokio::{
     sync::watch,
 };
 
-use crate::{Clock, hub::Hub, operate::Metrics, signing::SigningKey, worker::Storage};
+use crate::{Clock, gate::Pass, hub::Hub, operate::Metrics, signing::SigningKey, worker::Storage};
 
 mod exchange;
 
@@ -44,17 +44,19 @@ pub(crate) async fn stops(stopping: &mut watch::Receiver<bool>) {
 
 /// Serves a connection to its end, whoever ends it.
 ///
-/// `tls` is the key that the peer proved to hold, `exporter` the connection's keying material.
-pub async fn serve(
+/// `tls` is the key that the peer proved to hold, `exporter` the connection's keying material, `pass` the
+/// peer's place.
+pub(crate) async fn serve(
     shared: Arc<Shared>,
     tls: PublicKey,
     exporter: [u8; 32],
     reader: impl AsyncRead + Unpin,
     writer: impl AsyncWrite + Unpin,
+    pass: Pass,
 ) {
     let stopping = shared.stopping.clone();
     let exchange = Exchange::new(shared, tls, exporter);
-    let mut connection = Connection { exchange, reader, writer, flushed: true };
+    let mut connection = Connection { exchange, reader, writer, flushed: true, pass };
     let end = connection.run(stopping).await;
     tracing::debug!(?end, "a connection ended");
     if end == End::Close {
@@ -67,6 +69,7 @@ struct Connection<R, W> {
     reader: R,
     writer: W,
     flushed: bool,
+    pass: Pass,
 }
 
 impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
@@ -75,7 +78,10 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
             if let Err(end) = self.turn().await {
                 return end;
             }
-            let Self { exchange, reader, writer, flushed } = self;
+            if let Err(end) = self.introduce() {
+                return end;
+            }
+            let Self { exchange, reader, writer, flushed, pass } = self;
             let Some(deadline) = exchange.deadline() else { return End::Close };
             let wait_ms = deadline.since(exchange.shared.clock.now());
             let reads = exchange.reads();
@@ -100,12 +106,30 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
                         return end;
                     }
                 }
+                () = pass.lost() => return End::Gone,
                 () = stops(&mut stopping) => {
                     self.stop().await;
                     return End::Close;
                 }
             }
         }
+    }
+
+    /// Tells the gate whether the peer is a device by now, and what it holds as long as it is none.
+    fn introduce(&mut self) -> Result<(), End> {
+        let Self { exchange, pass, .. } = self;
+        if !pass.is_stranger() {
+            return Ok(());
+        }
+        match exchange.session.member() {
+            None => pass.weigh(exchange.held_bytes()),
+            Some(device) if pass.know(device) => {}
+            Some(_) => {
+                exchange.bye(exchange.shared.session.back_off_ms);
+                return Err(End::Close);
+            }
+        }
+        Ok(())
     }
 
     /// Does everything that can be done without waiting for the peer.

@@ -24,14 +24,17 @@ use std::{
 
 use anyhow::Context;
 use ebb_protocol::{id::Millis, session, verify::PublicKey};
-use tokio::{net::TcpListener, sync::watch};
+use tokio::{
+    net::{TcpListener, TcpSocket},
+    sync::watch,
+};
 
 use crate::{
     config::Config,
     connection::{Exchange, Shared},
+    gate::Gate,
     hub::Hub,
     keys::Keys,
-    listen::Gate,
     log::{Log, LogError},
     operate::Metrics,
     worker::{Setup, Storage, Workers},
@@ -40,13 +43,16 @@ use crate::{
 pub mod commit;
 pub mod config;
 pub mod connection;
+pub mod gate;
 pub mod hub;
 pub mod keys;
 pub mod listen;
 pub mod log;
 pub mod operate;
+mod places;
 mod recent;
 pub mod signing;
+pub mod system;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]
@@ -120,8 +126,8 @@ impl<L: Log> Server<L> {
         let keys = Keys::load(&config.data)?;
         let tls = tls::server_config(&keys.tls)?;
         let quic = listen::bind_quic(config.quic_listen, &tls)?;
-        let tcp = listen_tcp(config.tcp_listen).await?;
-        let operate = listen_tcp(config.metrics_listen).await?;
+        let tcp = listen_tcp(config.tcp_listen)?;
+        let operate = listen_tcp(config.metrics_listen)?;
         Ok(Self {
             quic_addr: quic.local_addr()?,
             tcp_addr: tcp.local_addr()?,
@@ -279,6 +285,16 @@ impl<L: Log> std::fmt::Debug for Manual<L> {
     }
 }
 
-async fn listen_tcp(address: SocketAddr) -> anyhow::Result<TcpListener> {
-    TcpListener::bind(address).await.with_context(|| format!("cannot listen on TCP {address}"))
+/// Connections that wait to be taken, as far as the system allows; beyond, a peer tries again after a second.
+const BACKLOG: u32 = 4_096;
+
+fn listen_tcp(address: SocketAddr) -> anyhow::Result<TcpListener> {
+    let listen = || {
+        let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+        // A server that starts again takes its port from connections that are still being wound up.
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)?;
+        socket.listen(BACKLOG)
+    };
+    listen().with_context(|| format!("cannot listen on TCP {address}"))
 }

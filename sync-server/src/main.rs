@@ -9,6 +9,7 @@ use ebb_sync_server::{
     config::Config,
     keys::Keys,
     log::sqlite::{Options, SqliteLog},
+    system,
 };
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
@@ -131,6 +132,10 @@ fn run(arguments: Run) -> anyhow::Result<()> {
     config.tcp_listen = arguments.tcp_listen.unwrap_or(config.tcp_listen);
     config.metrics_listen = arguments.metrics_listen.unwrap_or(config.metrics_listen);
     trace(&config)?;
+    let descriptors = system::raise_descriptors();
+    if descriptors.is_some_and(|descriptors| descriptors < config.connections_max as u64) {
+        tracing::warn!(descriptors, config.connections_max, "fewer sockets than connections may be had");
+    }
     // Keys first: whoever forgot `init` should read that, and find no empty log in its place.
     Keys::load(&config.data)?;
     let options = Options { vfs: config.vfs.clone(), pages_max: config.pages_max };

@@ -1,6 +1,7 @@
 //! The whole server, over real sockets and over a pipe, with devices written by hand.
 
 use std::{
+    net::Ipv4Addr,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -34,6 +35,7 @@ use tokio::{
 use super::*;
 use crate::{
     connection::serve,
+    gate::Way,
     log::{
         LogError,
         memory::MemoryLog,
@@ -522,7 +524,8 @@ fn piped(device: &Device) -> (Link, watch::Sender<bool>) {
     let (shared, stop) = unserved();
     let (near, far) = tokio::io::duplex(64 << 10);
     let (reader, writer) = tokio::io::split(far);
-    tokio::spawn(serve(Arc::new(shared), device.tls.public(), [5; 32], reader, writer));
+    let pass = Gate::new(1).enter(Way::Tcp, Ipv4Addr::LOCALHOST.into());
+    tokio::spawn(serve(Arc::new(shared), device.tls.public(), [5; 32], reader, writer, pass));
     (Link { pipe: Box::new(near), exporter: [5; 32], _below: None }, stop)
 }
 
@@ -539,7 +542,9 @@ async fn a_handshake_under_way_does_not_keep_the_server_from_stopping() {
     let (shared, stop) = unserved();
     let started = tokio::time::Instant::now();
     stop.send(true).unwrap();
-    assert!(listen::within_handshake(&shared, std::future::pending::<()>()).await.is_none());
+    let mut pass = Gate::new(1).enter(Way::Tcp, Ipv4Addr::LOCALHOST.into());
+    let (until, never) = (listen::handshake_end(), std::future::pending::<()>());
+    assert!(listen::within_handshake(&shared, &mut pass, until, never).await.is_none());
     assert_eq!(started.elapsed(), Duration::ZERO);
 }
 

@@ -51,6 +51,8 @@ pub struct Exchange {
     read: Vec<u8>,
     /// How much of `read` was taken as frames.
     taken: usize,
+    /// The length of the first frame.
+    hello_bytes: usize,
     to_write: Vec<u8>,
     /// How much of `to_write` is written.
     written: usize,
@@ -101,6 +103,7 @@ impl Exchange {
             asked: VecDeque::new(),
             read: Vec::new(),
             taken: 0,
+            hello_bytes: 0,
             to_write: Vec::new(),
             written: 0,
             appends_bytes: 0,
@@ -179,6 +182,12 @@ impl Exchange {
             self.to_write.drain(..self.written);
             self.written = 0;
         }
+    }
+
+    /// Bytes of memory that are held for what the peer said so far, and for what it is still to be told. What a
+    /// Hello names is kept, and takes twice its bytes (measured with a full frame of spaces that do not exist).
+    pub(super) fn held_bytes(&self) -> usize {
+        2 * self.hello_bytes + self.read.capacity() + self.to_write.capacity()
     }
 
     /// What wakes a driver, where it puts what comes, and what it writes: all at once, to wait for any.
@@ -344,6 +353,9 @@ impl Exchange {
         let body = rest.get(..len)?;
         self.shared.metrics.frames_in.inc();
         let input = wire::decode(body).map_or(Input::Garbage, Input::Frame);
+        if self.hello_bytes == 0 {
+            self.hello_bytes = len;
+        }
         self.taken += 4 + len;
         if self.taken == self.read.len() {
             self.read = Vec::new();
