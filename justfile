@@ -52,6 +52,10 @@ plant word="" seeds="1000":
 crash kills="1000" seed="1":
     cargo test --workspace --test crash -- --kills {{kills}} --seed {{seed}}
 
+# Attacks a server from the network at full size and judges times and memory; the test command does it small.
+abuse *words:
+    cargo test --workspace --test abuse -- --full {{words}}
+
 # Measures our figures, and the same work on others.
 bench *arguments:
     cargo bench -p ebb-tests {{arguments}}

@@ -8,21 +8,53 @@
 
 use std::{
     io::Write,
+    sync::{
+        atomic::{AtomicUsize, Ordering},
+        mpsc,
+    },
     time::{Duration, Instant},
 };
 
+use ebb_sync_server::system;
+
+#[path = "abuse/below.rs"]
+mod below;
+#[path = "abuse/datagrams.rs"]
+mod datagrams;
 #[path = "abuse/paths.rs"]
 mod paths;
+#[path = "abuse/siege.rs"]
+mod siege;
+#[path = "abuse/streams.rs"]
+mod streams;
 
 const NODE: &str = env!("CARGO_BIN_EXE_ebb-tests-node");
+
+/// Small tests that run beside one another.
+const SMALL_AT_A_TIME: usize = 4;
 
 /// A test: its name and what runs it.
 type Test = (&'static str, fn(Size) -> Figures);
 
 /// Everything that is done here.
 const TESTS: &[Test] = &[
+    ("noise", datagrams::noise),
+    ("initials_cut_short_flipped_and_sent_again", datagrams::broken_initials),
+    ("quic_handshakes_that_never_go_on", datagrams::half_open_unproven),
+    ("quic_handshakes_that_never_go_on_from_proven_addresses", datagrams::half_open_proven),
+    ("tcp_handshakes_that_never_go_on_from_one_address", streams::half_open_from_one_address),
+    ("tcp_handshakes_that_never_go_on_from_beside", streams::half_open_from_beside),
+    ("tcp_handshakes_that_never_go_on_from_everywhere", streams::half_open_from_everywhere),
+    ("a_byte_every_ten_seconds", streams::trickle),
+    ("silence_after_a_quic_handshake", datagrams::silent),
+    ("silence_after_a_tls_handshake", streams::silent),
+    ("streams_with_gaps", datagrams::gaps),
+    ("frames_that_never_end", streams::endless),
+    ("a_stranger_in_many_sessions", streams::many_sessions),
+    ("hellos_that_name_much", streams::hellos),
     ("a_hundred_records_over_a_lossy_path_by_quic", paths::lossy),
     ("a_hundred_records_over_a_slow_path_by_tcp", paths::slow),
+    ("a_hundred_records_where_udp_dies_after_its_first_packet", paths::dying),
 ];
 
 /// How large a run is.
@@ -60,14 +92,26 @@ fn main() {
     if arguments.lists {
         return tests.iter().for_each(|(name, _)| print(format!("{name}: test")));
     }
+    system::raise_descriptors();
     let started = Instant::now();
     print(format!("\nrunning {} tests ({:?})", tests.len(), arguments.size));
-    for (name, run) in &tests {
-        // A test that fails panics, which says where, and ends the process.
-        let began = Instant::now();
-        let Figures(told) = run(arguments.size);
-        print(format!("test {name} ... ok ({told}; {:.1} s)", began.elapsed().as_secs_f32()));
-    }
+    // Small ones mostly wait, so some run beside one another; of full ones, each has the machine for itself.
+    let (next, (told, ends)) = (AtomicUsize::new(0), mpsc::channel());
+    std::thread::scope(|scope| {
+        for _ in 0..arguments.size.pick(SMALL_AT_A_TIME, 1) {
+            let (told, next, tests, size) = (told.clone(), &next, &tests, arguments.size);
+            scope.spawn(move || {
+                while let Some((name, run)) = tests.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    // A test that fails panics, which says where, and the process ends with it.
+                    let (began, Figures(figures)) = (Instant::now(), run(size));
+                    let seconds = began.elapsed().as_secs_f32();
+                    told.send(format!("test {name} ... ok ({figures}; {seconds:.1} s)")).expect("heard");
+                }
+            });
+        }
+        drop(told);
+        ends.iter().for_each(&mut print);
+    });
     let seconds = started.elapsed().as_secs_f32();
     let passed = tests.len();
     print(format!(

@@ -19,7 +19,7 @@ use ebb_core::{
     seal::Payload,
 };
 use ebb_protocol::{id::SpaceId, wire::SignedPins};
-use ebb_sync_server::{Server, config, keys::Keys, log::sqlite};
+use ebb_sync_server::{Server, config, keys::Keys, log::sqlite, system};
 use tempfile::TempDir;
 use tracing_subscriber::{Layer, layer::SubscriberExt, util::SubscriberInitExt};
 
@@ -145,6 +145,7 @@ pub fn peak_kib(process: &str) -> Option<u64> {
 /// When the server does not start: the test that started it sees that.
 pub fn serve(dir: &Path, quic: &str, tcp: &str) {
     show_logs();
+    system::raise_descriptors();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
