@@ -138,8 +138,14 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
             match self.exchange.step()? {
                 Step::Went => {}
                 // Let other connections go on.
-                Step::Took => tokio::task::yield_now().await,
-                Step::Opens => self.exchange.opening().await?,
+                Step::Took => {
+                    self.pass.weigh(self.exchange.held_bytes());
+                    tokio::task::yield_now().await;
+                }
+                Step::Opens => tokio::select! {
+                    opened = self.exchange.opening() => opened?,
+                    () = self.pass.lost() => return Err(End::Gone),
+                },
                 Step::Idle => return Ok(()),
             }
         }

@@ -185,9 +185,9 @@ impl Exchange {
     }
 
     /// Bytes of memory that are held for what the peer said so far, and for what it is still to be told. What a
-    /// Hello names is kept, and takes twice its bytes (measured with a full frame of spaces that do not exist).
+    /// Hello names is there three times: as it came, to be opened, and as the spaces that are followed.
     pub(super) fn held_bytes(&self) -> usize {
-        2 * self.hello_bytes + self.read.capacity() + self.to_write.capacity()
+        3 * self.hello_bytes + self.read.capacity() + self.to_write.capacity()
     }
 
     /// What wakes a driver, where it puts what comes, and what it writes: all at once, to wait for any.
