@@ -17,7 +17,7 @@ use tokio::{
 
 use super::{
     Figures, Size, below,
-    siege::{From, Siege, endure, greet},
+    siege::{From, Siege, endure, endure_unmoved, greet},
 };
 
 /// Spaces that a Hello of a flood names, and cursors in each: a frame that is nearly full.
@@ -35,7 +35,7 @@ impl Siege {
 
 /// Connections that stay silent, or of which one in five goes half-way into its handshake.
 fn half_open(size: Size, from: From, held: [usize; 2]) -> Figures {
-    endure(size, async |siege: Siege| {
+    let attack = async |siege: Siege| {
         let (hello, sieged) = (Arc::new(below::client_hello()), siege.clone());
         let open = move |number| {
             let (hello, siege) = (hello.clone(), sieged.clone());
@@ -50,7 +50,11 @@ fn half_open(size: Size, from: From, held: [usize; 2]) -> Figures {
         };
         let [small, full] = held;
         siege.flood(size.pick(small, full), open).await;
-    })
+    };
+    match from {
+        From::One => endure_unmoved(size, attack),
+        From::Beside | From::Everywhere => endure(size, attack),
+    }
 }
 
 pub(super) fn half_open_from_one_address(size: Size) -> Figures {
