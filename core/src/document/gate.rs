@@ -21,6 +21,11 @@ pub const CHANGE_BYTES_MAX: usize = 256 * 1024;
 /// Most items of one column of a change: about 50 ms of Automerge's time on a small machine.
 pub const COLUMN_ITEMS_MAX: u64 = 10_000;
 
+/// Farthest from 1970 that a change's time may be, in ms: some 285,000 years. Automerge keeps times as
+/// differences of neighbours and panics where one does not fit an `i64`, which depends on the order in which
+/// changes came: a record with such a time could be written, and not be loaded again.
+pub const TIME_MAX: i64 = 1 << 53;
+
 /// Most predecessors of all operations of a change; they multiply the operations' cost.
 pub const PREDECESSORS_MAX: u64 = 10_000;
 
@@ -59,6 +64,9 @@ pub enum Refusal {
     /// The change claims more items than the limits allow.
     #[error("the change claims too many items")]
     TooManyItems,
+    /// The change's time is farther from 1970 than [`TIME_MAX`].
+    #[error("the change has an impossible time")]
+    Time,
     /// The change was written under another actor id than its author's.
     #[error("the change is another actor's")]
     WrongActor,
@@ -93,6 +101,7 @@ impl Refusal {
             Self::Malformed => "malformed",
             Self::Checksum => "checksum",
             Self::TooManyItems => "too_many_items",
+            Self::Time => "time",
             Self::WrongActor => "wrong_actor",
             Self::Waiting { .. } => "waiting",
             Self::DuplicateSeq => "duplicate_seq",
@@ -202,7 +211,9 @@ fn outline(bytes: &[u8]) -> Result<([u8; 16], u64), Refusal> {
     }
     let actor = chunk.actor()?;
     let (_seq, _first_op) = (chunk.unsigned()?, chunk.unsigned()?);
-    let _time = chunk.signed()?;
+    if chunk.signed()?.unsigned_abs() > TIME_MAX.unsigned_abs() {
+        return Err(Refusal::Time);
+    }
     let message = chunk.unsigned()?;
     chunk.take(message)?;
     let mut actors = BTreeSet::from([actor]);

@@ -395,6 +395,30 @@ fn a_change_that_automerge_cannot_bear_falls_alone() {
     assert!(matches!(refused[..], [(1, Refusal::Inapplicable | Refusal::Poisonous)]), "{refused:?}");
 }
 
+/// Automerge keeps times as differences, and one that does not fit would break whatever is written next.
+#[test]
+fn no_time_spoils_a_record_for_others() {
+    const NOW: i64 = 1_700_000_000_000;
+    let (mut document, _) = Document::create(ANN, NOW, b"first", "").unwrap();
+    for time in [i64::MIN + NOW + 1, i64::MAX, i64::MIN, gate::TIME_MAX + 1, -gate::TIME_MAX - 1] {
+        let mut elsewhere = document.doc.clone().with_actor(ActorId::from(BEN));
+        let mut tx = elsewhere.transaction();
+        tx.put(ROOT, "v", b"hostile".to_vec()).unwrap();
+        let Some(_) = contained(|| tx.commit_with(CommitOptions::default().with_time(time))) else {
+            continue;
+        };
+        let bytes = elsewhere.get_last_local_change().unwrap().raw_bytes().to_vec();
+        if let Ok(admitted) = document.admit(&bytes, BEN) {
+            document = admitted;
+        }
+        document.retract(ANN, NOW + 2, b"taken back").expect("its author can still write");
+        assert_eq!(document.admit(&bytes, BEN).map(drop), Err(Refusal::Time), "{time}");
+    }
+    for time in [gate::TIME_MAX, -gate::TIME_MAX, 0] {
+        document.edit(ANN, time, Some(&time.to_be_bytes()), None).expect("far off, and harmless");
+    }
+}
+
 #[derive(Clone, Debug)]
 enum Step {
     Value(usize, u8),
