@@ -2,6 +2,7 @@
 //! world of the same replicas and the same server in virtual time.
 
 pub mod disk;
+pub mod fuzz;
 pub mod model;
 pub mod net;
 pub mod proxy;

@@ -385,7 +385,7 @@ pub fn chunk(content: &[u8]) -> Vec<u8> {
     [&[0x85, 0x6f, 0x4a, 0x83], &hash.0[..4], &hashed].concat()
 }
 
-fn put_unsigned(out: &mut Vec<u8>, mut value: u64) {
+pub(crate) fn put_unsigned(out: &mut Vec<u8>, mut value: u64) {
     while value > 0x7f {
         out.push(value as u8 | 0x80);
         value >>= 7;

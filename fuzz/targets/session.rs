@@ -1,0 +1,4 @@
+//! Runs `ebb_tests::fuzz::session`, which says what must hold.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| ebb_tests::fuzz::session(bytes));
