@@ -12,7 +12,7 @@ use ebb_protocol::{
 use serde::{Serialize, de::DeserializeOwned};
 
 /// Decodes the bytes as each thing of the wire. What decodes is never longer once it is encoded again, and
-/// means the same: numbers may come in more bytes than they need, and nothing that is signed is encoded
+/// means the same; behind its end nothing may come: numbers may come in more bytes than they need, and nothing that is signed is encoded
 /// anew. What it takes in memory is bounded by the length of a frame.
 pub fn frames(bytes: &[u8]) {
     if let Some(frame) = again::<FromDevice>(bytes) {
@@ -92,5 +92,6 @@ pub(super) fn again<T: Serialize + DeserializeOwned + PartialEq + Debug>(bytes: 
     let encoded = wire::encode(&value);
     assert!(encoded.len() <= bytes.len(), "{value:?} has grown");
     assert_eq!(wire::decode::<T>(&encoded).as_ref(), Ok(&value), "it is something else now");
+    assert!(wire::decode::<T>(&[&encoded[..], &[0]].concat()).is_err(), "{value:?} goes on behind its end");
     Some(value)
 }

@@ -3,7 +3,7 @@
 use automerge::Change;
 use ebb_core::{
     document::{
-        Admitted, Document, NewChange,
+        Admitted, Document, NewChange, Refusal,
         gate::{self, CHANGE_BYTES_MAX, COLUMN_ITEMS_MAX, ENVELOPE_ITEMS_MAX},
     },
     record::{Retraction, Value},
@@ -95,8 +95,16 @@ fn arrives(payload: &Payload) {
 fn written(feed: &mut Feed<'_>) {
     let mut made: Vec<([u8; 16], Vec<u8>)> = Vec::new();
     let value = feed.below(40);
-    let created = Document::create(actor(0), time(feed), feed.take(value), "a note");
-    let (document, change) = created.expect("a small record");
+    let time = time(feed);
+    let (document, change) = match Document::create(actor(0), time, feed.take(value), "a note") {
+        Ok(created) => created,
+        Err(refusal) => {
+            return assert!(
+                refusal == Refusal::Time && time.unsigned_abs() > gate::TIME_MAX.unsigned_abs(),
+                "{refusal}"
+            );
+        }
+    };
     made.push((actor(0), change.bytes));
     let mut devices = vec![document; AUTHORS];
     for _ in 0..STEPS_MAX {
