@@ -1,7 +1,7 @@
 //! The server, without threads and sockets, in the hands of devices that say whatever they like.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{
         Arc, OnceLock,
         atomic::{AtomicU64, Ordering},
@@ -129,6 +129,8 @@ struct Line {
     heard: Vec<u8>,
     /// How far each stream was delivered over this line.
     reached: BTreeMap<StreamId, Position>,
+    /// Streams of which something was delivered.
+    begun: BTreeSet<StreamId>,
     own_heads: Vec<(StreamId, Seq, Hash)>,
 }
 
@@ -216,6 +218,7 @@ impl World {
             over: false,
             heard: Vec::new(),
             reached: BTreeMap::new(),
+            begun: BTreeSet::new(),
             own_heads: Vec::new(),
         }
     }
@@ -568,6 +571,10 @@ impl World {
         let at = roster.head().expect("founded").seq;
         assert!(roster.may_read(&cast().devices[line.device].id(), &stream, at), "who may not read gets it");
         let reached = line.reached.entry(stream).or_default();
+        if line.begun.insert(stream) && entries.first == Position(1) {
+            // Cursors of a device that was no member when it greeted count for nothing: it skips what it has.
+            *reached = Position(0);
+        }
         assert_eq!(entries.first, reached.next(), "a place is left out or comes twice");
         assert!(!entries.items.is_empty());
         for item in &entries.items {
