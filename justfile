@@ -56,6 +56,7 @@ crash kills="1000" seed="1":
 # Attacks a server from the network at full size and judges times and memory; the test command does it small.
 abuse *words:
     cargo test --workspace --test abuse -- --full {{words}}
+
 # Fuzzes each target so many seconds, two at a time (needs a nightly compiler).
 fuzz seconds="60":
     FUZZ_SECONDS={{seconds}} .ci/run fuzz

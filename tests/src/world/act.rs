@@ -163,7 +163,8 @@ impl World {
             Ok(()) => {
                 self.tally.count("edits");
                 self.line(|| format!("{who:?} wrote {mark}"));
-                self.model.edited(&record.id, mark, device, Certainty::Sure);
+                let certainty = self.lasts(device);
+                self.model.edited(&record.id, mark, device, certainty);
             }
             Err(error) => {
                 self.failed(who, &error)?;
@@ -178,7 +179,7 @@ impl World {
         let Some((space, record)) = self.pick(device, pick, |_| true)? else { return Ok(()) };
         let Some(replica) = self.devices[device].replica() else { return Ok(()) };
         let certainty = match replica.retract(space, record.id, "a mistake") {
-            Ok(()) => Certainty::Sure,
+            Ok(()) => self.lasts(device),
             // Another's record in a category that only others write: nothing was done.
             Err(Error::FixInput { .. }) => return Ok(()),
             Err(error) => {
@@ -293,6 +294,11 @@ impl World {
         self.drive(device, Input::Stay)
     }
 
+    /// What a call promised lasts, but for a device that was put back: it may be told that it signs no more.
+    fn lasts(&self, device: usize) -> Certainty {
+        if self.devices[device].put_back { Certainty::Maybe } else { Certainty::Sure }
+    }
+
     /// A call failed: for a reason that there may be.
     fn failed(&mut self, who: Who, error: &Error) -> Result {
         self.line(|| format!("{who:?} could not: {error}"));
@@ -332,6 +338,9 @@ impl World {
         let place = usize::from(pick) % found.len().min(PICKED_MAX);
         let (space, record) = found.swap_remove(place);
         self.known(device, &record)?;
+        if self.devices[device].put_back {
+            self.devices[device].written_since.insert(record.id);
+        }
         Ok(Some((space, record)))
     }
 

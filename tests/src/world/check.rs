@@ -109,7 +109,8 @@ impl World {
             let Ok((waiting, refused)) = replica.with_engine(|engine| engine.set_aside()) else {
                 return Ok(Some(format!("{who:?} cannot be read")));
             };
-            if waiting + refused > self.model.mischief {
+            let forked = self.devices[device].is_frozen() && !self.devices[device].written_since.is_empty();
+            if waiting + refused > self.model.mischief && !forked {
                 return Ok(Some(format!("{who:?} set aside {waiting} and {refused} changes")));
             }
         }
@@ -148,7 +149,8 @@ impl World {
             return Ok(differ(ours, &theirs));
         }
         let owner = if place == 0 { Who::Phone } else { Who::Other };
-        for record in ours {
+        let written_since = &self.devices[who.index()].written_since;
+        for record in ours.iter().filter(|record| !written_since.contains(&record.id)) {
             let held = self.versions(who, place, record.id)?;
             if !self.versions(owner, place, record.id)?.is_subset(&held) {
                 return Ok(Some("a frozen device lacks a version".into()));

@@ -1,6 +1,7 @@
 //! A device: a replica that can lose its power, and its end of a link.
 
 use std::{
+    collections::BTreeSet,
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex, PoisonError,
@@ -9,7 +10,7 @@ use std::{
 };
 
 use ebb_core::{
-    Card, Config, Drive, Observer, Replica, SpaceId, Start, Ticket, Vault, VaultError,
+    Card, Config, Drive, Observer, RecordId, Replica, SpaceId, Start, Ticket, Vault, VaultError,
     keys::Entropy,
     link::{HEAD_START_MS, ServerAddress, Transport},
 };
@@ -60,6 +61,9 @@ pub(super) struct Device {
     pub(super) card: Option<Card>,
     /// Whether files of an earlier day were put in the place of its own.
     pub(super) put_back: bool,
+    /// Records that it wrote since then. Where it had written in them before and forgot it, its change stands in
+    /// the place of the one that others have, until it is enrolled anew.
+    pub(super) written_since: BTreeSet<RecordId>,
     copies: u8,
     folder: PathBuf,
     vault: Remembering,
@@ -154,6 +158,7 @@ impl Device {
             slow_ms: 0,
             card: None,
             put_back: false,
+            written_since: BTreeSet::new(),
             copies: 0,
             folder: folder.join(format!("{who:?}")),
             vault: Remembering::default(),
