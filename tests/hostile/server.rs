@@ -1,5 +1,7 @@
 //! Servers that lie, or that lose what they had.
 
+use ebb_protocol::roster::EntryWithWraps;
+
 use super::*;
 
 /// A ward whose server is in the hands of somebody who has the clinic's keys as well.
@@ -111,7 +113,10 @@ fn an_envelope_that_names_a_roster_entry_to_come_is_held_until_it_comes() {
     tablet.sync();
     // The phone has signed an entry that no server has yet; the clinic's envelope names it.
     plot.ward.phone.replica.rotate(Category::Wellbeing).unwrap();
-    let pending = plot.ward.rogue_phone().roster.head().unwrap().hash;
+    plot.ward.phone.replica.lock();
+    let pending = "SELECT bytes FROM roster_entry WHERE NOT settled";
+    let pending = open_database(&plot.ward.phone.dir).query_row(pending, [], |row| row.get::<_, Vec<u8>>(0));
+    let pending = wire::decode::<EntryWithWraps>(&pending.unwrap()).unwrap().entry.hash();
     let (header, id, payload) = plot.next();
     let early = plot.rogue.seal(&Header { roster_head: pending, ..header }, &payload);
     plot.smuggle(early.as_bytes());
