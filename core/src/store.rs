@@ -29,6 +29,8 @@ const SCHEMA: &[&str] = &[include_str!("store/schema/001.sql")];
 pub(crate) const PROJECTION_VERSION: u32 = 1;
 /// Pages of cache, negative for KiB: a month's list fits, a cheap phone does not notice.
 const CACHE_KIB: i64 = 4096;
+/// Prepared statements kept: all that there are. With fewer, most are prepared anew each time.
+const STATEMENTS_MAX: usize = 64;
 
 /// How often keying a connection is tried before its failure is an error.
 const KEYING_TRIES_MAX: u32 = 10;
@@ -201,6 +203,7 @@ fn connect_once(file: &Path, key: &[u8; 32], vfs: Option<&str>) -> SqlResult<Con
         Some(vfs) => Connection::open_with_flags_and_vfs(file, flags, vfs)?,
         None => Connection::open_with_flags(file, flags)?,
     };
+    connection.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
     let hex: Zeroizing<String> = Zeroizing::new(key.iter().map(|byte| format!("{byte:02x}")).collect());
     // A raw key: there is nothing to stretch, and a passphrase costs 180 ms at every open. Pages carry an
     // HMAC-SHA-256: phones and PCs have instructions for it, which few have for SQLCipher's own choice,
