@@ -239,6 +239,26 @@ fn payloads_that_are_none_are_parked_whole_and_the_chain_goes_on() {
 }
 
 #[test]
+fn a_record_that_does_not_load_any_more_stops_no_other() {
+    let mut ward = Ward::open();
+    let id = ward.phone.replica.log(ward.space, &craving(1)).unwrap();
+    ward.phone.sync();
+    ward.clinic.sync();
+    ward.clinic.replica.lock();
+    let damage = "UPDATE change SET bytes = x'00' WHERE record = ?1";
+    assert_eq!(open_database(&ward.clinic.dir).execute(damage, [id.as_bytes()]).unwrap(), 1);
+    ward.clinic = TestDevice::open(&ward.root, "clinic", &ward.server, Start::Clinic);
+
+    ward.phone.replica.edit(ward.space, id, &craving(2)).unwrap();
+    let other = ward.phone.replica.log(ward.space, &craving(3)).unwrap();
+    ward.phone.sync();
+    assert!(ward.clinic.sync().in_sync);
+    assert_eq!(ids(&ward.clinic.records(ward.space)), [id, other].into(), "as it was shown, and the other");
+    let aside = ward.clinic.replica.with_engine(|engine| engine.set_aside()).unwrap();
+    assert_eq!(aside, (0, 1), "kept for a version that can");
+}
+
+#[test]
 fn a_bomb_costs_next_to_nothing_to_refuse() {
     const REFUSAL_KIB_MAX: u64 = 10 << 10;
     let root = folder();

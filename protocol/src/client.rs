@@ -62,6 +62,9 @@ pub enum Input {
     LocalChange,
     /// The network changed: what failed before may work now.
     NetworkChanged,
+    /// The link failed, and there is another way that was not tried: it is, at once. The pause that follows if
+    /// it fails as well is as long as ever.
+    OtherWay,
     /// The link stands.
     Connected {
         /// Keying material that both ends exported from it.
@@ -278,6 +281,11 @@ impl Client {
                 self.rest(&mut out);
             }
             Input::NetworkChanged => self.network_changed(now, &mut out),
+            Input::OtherWay => {
+                if matches!(self.phase, Phase::Resting { until: Some(_) }) {
+                    self.connect(now, &mut out);
+                }
+            }
             Input::Closed => self.failed(now, 0, &mut out),
             Input::Tick => self.tick(now, &mut out),
             Input::Connected { exporter } => match self.phase {

@@ -6,7 +6,7 @@ use std::{
 };
 
 use ebb_protocol::{
-    client::{Client, Report},
+    client::{Client, Input, Report},
     envelope,
     id::{DeviceId, Epoch, Hash, LogId, MemberId, Millis, RosterSeq, SpaceId, StreamId},
     roster::{EntryWithWraps, Roster},
@@ -177,6 +177,11 @@ impl Engine {
     /// Says which network the device is on, before an input says that it changed.
     pub fn moved(&mut self, here: Option<NetworkId>) {
         self.networks.moved(here);
+    }
+
+    /// Whether there is another way to the server that was not tried yet.
+    pub(super) fn other_way(&mut self) -> Option<Input> {
+        self.networks.take_untried().then_some(Input::OtherWay)
     }
 
     /// The server answered over the link.

@@ -48,6 +48,8 @@ pub(super) struct Networks {
     without_quic: Vec<(Option<NetworkId>, Millis)>,
     /// The link that stands while the server has not answered over it.
     unproven: Option<Transport>,
+    /// Whether TCP has just come to go first, and was not tried yet.
+    untried: bool,
 }
 
 impl Networks {
@@ -95,10 +97,18 @@ impl Networks {
     #[must_use]
     pub(super) fn ended(&mut self, now: Millis) -> bool {
         match self.unproven.take() {
-            Some(Transport::Quic) => self.put_first(Transport::Tcp, now, SUSPECTED_MS),
+            Some(Transport::Quic) => {
+                self.untried = self.put_first(Transport::Tcp, now, SUSPECTED_MS);
+                self.untried
+            }
             Some(Transport::Tcp) => self.put_first(Transport::Quic, now, 0),
             None => false,
         }
+    }
+
+    /// Whether there is another way that was not tried yet; said once.
+    pub(super) fn take_untried(&mut self) -> bool {
+        std::mem::take(&mut self.untried)
     }
 
     fn put_first(&mut self, transport: Transport, now: Millis, for_ms: u64) -> bool {
@@ -152,6 +162,8 @@ mod tests {
         for (failed, next) in [(Transport::Quic, Transport::Tcp), (Transport::Tcp, Transport::Quic)] {
             networks.linked(failed);
             assert!(networks.ended(NOW));
+            assert_eq!(networks.take_untried(), next == Transport::Tcp, "else it would go on for ever");
+            assert!(!networks.take_untried(), "said once");
             assert_eq!(networks.first(NOW), next);
             assert!(!networks.ended(NOW), "each link is judged once");
         }

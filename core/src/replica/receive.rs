@@ -372,7 +372,20 @@ fn apply(tx: &Tx<'_>, space: &Space, record: &RecordId, mut offers: Vec<Offer>) 
     if fitting.is_empty() {
         return Ok(false);
     }
-    let before = if stored.is_empty() { Document::empty() } else { load(&stored)? };
+    let before = match stored.is_empty() {
+        true => Document::empty(),
+        false => match load(&stored) {
+            Ok(document) => document,
+            Err(error) => {
+                // What is kept of it makes no document any more. The other records must go on.
+                tracing::warn!(space = %space.id, %record, ?error, "a record does not load: what comes for it is set aside");
+                for offer in &fitting {
+                    set_aside(tx, space, record, offer, "unloadable")?;
+                }
+                return Ok(false);
+            }
+        },
+    };
     let (document, refused) = admit(space, &stream, category, &before, &fitting);
     let mut added = BTreeSet::new();
     for (place, offer) in fitting.iter().enumerate() {

@@ -47,12 +47,14 @@ pub enum SyncError {
 impl Engine {
     /// Takes what happened to the connection and says what to do with the link, in order.
     pub fn handle(&mut self, input: Input) -> Vec<LinkAction> {
-        if matches!(input, Input::Closed) {
-            self.link_ended();
+        match input {
+            Input::Closed => self.link_ended(),
+            Input::Frame(_) => self.link_answered(),
+            _ => {}
         }
         let mut actions = Vec::new();
         let mut inputs = VecDeque::from([input]);
-        while let Some(input) = inputs.pop_front() {
+        while let Some(input) = inputs.pop_front().or_else(|| self.other_way()) {
             for output in self.client.handle(self.clock.steady(), input) {
                 match self.carry_out(output, &mut actions) {
                     Ok(answer) => inputs.extend(answer),
@@ -144,7 +146,6 @@ impl Engine {
     }
 
     fn welcome(&mut self, welcome: &Welcome) -> Result<()> {
-        self.link_answered();
         let now = i64::try_from(self.clock.now().0).unwrap_or(i64::MAX);
         self.skew_ms = Some(i64::try_from(welcome.server_ms.0).unwrap_or(i64::MAX).saturating_sub(now));
         if let Some(newer) = &welcome.pins {

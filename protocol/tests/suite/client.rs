@@ -741,6 +741,24 @@ fn a_server_says_how_long_it_wants_to_be_left_alone() {
 }
 
 #[test]
+fn another_way_is_tried_at_once_and_pauses_grow_all_the_same() {
+    let mut phone = Phone::new();
+    assert!(phone.input(Input::OtherWay).is_empty(), "nobody wants to connect");
+    phone.input(Input::Stay);
+    let mut last = 0;
+    for _ in 0..5 {
+        phone.input(Input::Closed);
+        assert!(connects(&phone.input(Input::OtherWay)));
+        phone.input(Input::Closed);
+        let pause = phone.client.deadline().unwrap().since(phone.now);
+        assert!(pause > last, "{pause} after {last}");
+        last = pause;
+        phone.wait(pause);
+    }
+    assert!(phone.input(Input::OtherWay).is_empty(), "one attempt at a time");
+}
+
+#[test]
 fn another_network_is_tried_at_once() {
     let mut phone = Phone::new();
     phone.input(Input::Stay);
