@@ -41,7 +41,7 @@ pub enum LinkAction {
 /// Something that observers are told after the transaction that caused it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Event {
-    /// Records changed, here or elsewhere.
+    /// Records changed, here or elsewhere; which, if that is known.
     Records(SpaceId, Vec<RecordId>),
     /// Where records are may have changed.
     Delivery(SpaceId),
@@ -67,6 +67,8 @@ pub struct Engine {
     transport: Option<Transport>,
     networks: Networks,
     pub(super) events: Vec<Event>,
+    /// Whether the database was opened anew, and the connection has yet to hear of it.
+    renewed: bool,
     /// How far the server's clock is ahead of this device's, by the last Welcome.
     pub(super) skew_ms: Option<i64>,
 }
@@ -127,6 +129,7 @@ impl Engine {
             transport,
             networks,
             events: Vec::new(),
+            renewed: false,
             skew_ms: None,
         };
         engine.load_spaces()?;
@@ -179,8 +182,12 @@ impl Engine {
         self.networks.moved(here);
     }
 
-    /// Whether there is another way to the server that was not tried yet.
-    pub(super) fn other_way(&mut self) -> Option<Input> {
+    /// What the connection has yet to hear of: that there may be changes which no call told of, and that there
+    /// is another way to the server which was not tried yet.
+    pub(super) fn untold(&mut self) -> Option<Input> {
+        if std::mem::take(&mut self.renewed) {
+            return Some(Input::LocalChange);
+        }
         self.networks.take_untried().then_some(Input::OtherWay)
     }
 
@@ -289,8 +296,14 @@ impl Engine {
     fn renew(&mut self) -> Result<()> {
         self.store.renew()?;
         let loaded = self.spaces().iter().try_for_each(|id| self.reload_space(id));
-        if loaded.is_err() {
-            self.store.give_up();
+        match &loaded {
+            Ok(()) => {
+                // What a call could not save for certain may be there now: to be shown, and to be sent.
+                self.renewed = true;
+                let changed = self.spaces().into_iter().map(|id| Event::Records(id, Vec::new()));
+                self.events.extend(changed);
+            }
+            Err(_) => self.store.give_up(),
         }
         loaded
     }

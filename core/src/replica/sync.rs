@@ -54,7 +54,7 @@ impl Engine {
         }
         let mut actions = Vec::new();
         let mut inputs = VecDeque::from([input]);
-        while let Some(input) = inputs.pop_front().or_else(|| self.other_way()) {
+        while let Some(input) = inputs.pop_front().or_else(|| self.untold()) {
             for output in self.client.handle(self.clock.steady(), input) {
                 match self.carry_out(output, &mut actions) {
                     Ok(answer) => inputs.extend(answer),

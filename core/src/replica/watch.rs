@@ -58,7 +58,8 @@ pub enum SyncStatus {
 /// Methods are called from the replica's thread or from the one that changed something, after it is
 /// durable, with no lock held: they may call the replica.
 pub trait Observer: Send + Sync {
-    /// Records were logged, edited or retracted, here or elsewhere.
+    /// Records were logged, edited or retracted, here or elsewhere. None are named where it is not known which:
+    /// look at all of them.
     fn records_changed(&self, _space: SpaceId, _records: &[RecordId]) {}
     /// Where records are may have changed: ask for the delivery of those on the screen.
     fn delivery_changed(&self, _space: SpaceId) {}
