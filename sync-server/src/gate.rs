@@ -2,7 +2,7 @@
 //!
 //! Nobody is known before a roster names him: until then a peer, whatever it has proven of its key, is a
 //! stranger, and strangers of a transport share a budget of memory. When it is used up, one of those gives way
-//! whose address takes most of it ([`Places`]); the newest always gets in. A device that a roster names leaves
+//! whose address takes most of it (`places.rs`); the newest always gets in. A device that a roster names leaves
 //! the strangers, and counts by itself from then on.
 
 use std::{net::IpAddr, sync::Arc};
