@@ -42,7 +42,7 @@ pub const CLOSE_MS_MAX: u64 = 1_000;
 /// The next address of a name is tried after so long without an answer (RFC 8305, section 5).
 pub const NEXT_ADDRESS_MS: u64 = 250;
 /// The next transport is tried beside the one before after so long without an answer. On an honest network
-/// a handshake of QUIC takes one round trip, and a second attempt at a lost one comes after a second.
+/// a handshake of QUIC takes one round trip, and lost packets are repeated twice before this is over.
 pub const HEAD_START_MS: u64 = 1_500;
 /// Addresses of a name that are tried.
 pub const ADDRESSES_MAX: usize = 4;
