@@ -174,7 +174,10 @@ impl Engine {
 
     /// Says over which transport the link stands that the next input tells of.
     pub fn linked(&mut self, transport: Transport) {
-        self.networks.linked(transport);
+        // Where there is one transport alone, there is no other to go first.
+        if self.transport.is_none() {
+            self.networks.linked(transport);
+        }
     }
 
     /// Says which network the device is on, before an input says that it changed.
@@ -204,8 +207,11 @@ impl Engine {
     }
 
     fn keep_networks(&mut self, news: bool) {
+        if !news {
+            return;
+        }
         let bytes = self.networks.to_bytes();
-        if news && let Err(error) = self.store.write(|tx| Ok(keyring::set_meta(tx, NETWORKS, &bytes)?)) {
+        if let Err(error) = self.store.write(|tx| Ok(keyring::set_meta(tx, NETWORKS, &bytes)?)) {
             tracing::warn!(?error, "which transport gets through here is not remembered");
         }
     }
