@@ -1,4 +1,5 @@
 //! A device's replica.
+pub mod clinical;
 pub mod document;
 pub mod error;
 pub mod keys;
