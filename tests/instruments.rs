@@ -210,6 +210,17 @@ fn a_single_dangerous_answer_is_heard_and_no_other() {
     }
 }
 
+#[test]
+fn a_dangerous_answer_is_heard_among_others_that_do_not_fit() {
+    let given = answers([("1", 0), ("9", 3), ("11", 4), ("seizure", 1)]);
+    assert!(get("phq9").score(&given, None).is_err());
+    let heard = get("phq9").safety_hits(&given);
+    assert_eq!(
+        (heard.len(), heard[0].level, &*heard[0].code),
+        (1, SafetyLevel::Emergency, "self_harm_thoughts_often")
+    );
+}
+
 // ----------------------------------------------------------------------------------- answers and their gaps
 
 #[test]
@@ -326,7 +337,14 @@ fn filled() -> impl Strategy<Value = (&'static Instrument, Answers)> {
     })
 }
 
+/// Failures are told, not filed away.
+fn cases(cases: u32) -> ProptestConfig {
+    ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() }
+}
+
 proptest! {
+    #![proptest_config(cases(256))]
+
     #[test]
     fn complete_answers_have_values_within_range((instrument, answers) in filled()) {
         let scores = scores(instrument, &answers);

@@ -129,6 +129,8 @@ fn each_rule_is_kept() {
         (with("/licence/status", json!("fine")), "line 1", "unknown variant `fine`"),
         (with("/scales/0/kind", json!("mean")), "line 1", "unknown variant `mean`"),
         (with("/items/0/answer/options/0/value", json!(0.5)), "line 1", "expected i64"),
+        (with("/items/0/answer/range", json!({})), "line 1", "expected value"),
+        (with("/scales/0/cutoffs/0/bound/at_most", json!(4)), "line 1", "expected value"),
         (with("/id", json!("Own scale")), "id", "of a-z"),
         (with("/id", json!("a".repeat(41))), "id", "1 to 40"),
         (with("/version", json!(" ")), "version", "not empty"),

@@ -220,7 +220,7 @@ fn totals_are_those_of_vistas_keys() {
             }
         }
     }
-    proptest!(ProptestConfig::with_cases(512), |((instrument, answers) in filled())| {
+    proptest!(cases(512), |((instrument, answers) in filled())| {
         if let Some(pair) = pairs.iter().find(|pair| pair.instrument.id == instrument.id) {
             pair.compare(&answers);
         }
@@ -276,7 +276,7 @@ fn bam_r_is_that_of_vistas_routine() {
         ["use", "risk", "protective"].map(|id| scale(&scores, id).value.expect("complete"))
     };
     let choice = prop::collection::vec(any::<prop::sample::Index>(), bam_r.items.len());
-    proptest!(ProptestConfig::with_cases(512), |(choices in choice)| {
+    proptest!(cases(512), |(choices in choice)| {
         let chosen = bam_r.items.iter().zip(choices).map(|(item, choice)| {
             (item.id.clone(), *choice.get(&item.answer.values().collect::<Vec<_>>()))
         });

@@ -48,6 +48,10 @@ pub type Answers = BTreeMap<String, i64>;
 #[derive(Clone, Debug)]
 pub struct Instrument {
     definition: Definition,
+    /// Where the items stand in `definition.items`, in the order of their ids.
+    by_id: Vec<usize>,
+    /// For each item, where the one stands whose answer decides whether it is asked.
+    before: Vec<Option<usize>>,
     /// For each scale, where the items that it counts stand in `definition.items`.
     counted: Vec<Vec<usize>>,
 }
@@ -63,7 +67,12 @@ impl Deref for Instrument {
 impl Instrument {
     /// Finds an item by its id.
     pub fn item(&self, id: &str) -> Option<&Item> {
-        self.items.iter().find(|item| item.id == id)
+        self.place(id).map(|place| &self.items[place])
+    }
+
+    fn place(&self, id: &str) -> Option<usize> {
+        let found = self.by_id.binary_search_by(|place| self.items[*place].id.as_str().cmp(id));
+        found.ok().map(|found| self.by_id[found])
     }
 
     /// Finds a scale by its id.

@@ -54,10 +54,15 @@ impl Instrument {
             error((format!("line {} column {}", cause.line(), cause.column()), cause.to_string()))
         })?;
         check(&definition).map_err(error)?;
-        let place = |id: &String| definition.items.iter().position(|item| item.id == *id);
-        let counted = |scale: &Scale| scale.items.iter().filter_map(place).collect();
-        let counted = definition.scales.iter().map(counted).collect();
-        Ok(Self { definition, counted })
+        let mut by_id: Vec<_> = (0..definition.items.len()).collect();
+        by_id.sort_by_key(|place| &definition.items[*place].id);
+        let mut read = Self { definition, by_id, before: Vec::new(), counted: Vec::new() };
+        let conditions = read.items.iter().map(|item| item.asked_if.as_ref());
+        read.before = conditions.map(|one| one.and_then(|one| read.place(&one.item))).collect();
+        let counted =
+            read.scales.iter().map(|scale| scale.items.iter().filter_map(|id| read.place(id)).collect());
+        read.counted = counted.collect();
+        Ok(read)
     }
 }
 

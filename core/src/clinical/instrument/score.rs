@@ -114,17 +114,7 @@ impl Instrument {
     ///
     /// Those that depend on an answer come once it is there; those that are not required are among them.
     pub fn next_items(&self, answers: &Answers) -> Vec<&Item> {
-        let open = |item: &&Item| !answers.contains_key(&item.id) && self.is_asked(item, answers);
-        self.items.iter().filter(open).collect()
-    }
-
-    /// Says whether answers so far make an item one to be asked.
-    pub fn is_asked(&self, item: &Item, answers: &Answers) -> bool {
-        item.asked_if.as_ref().is_none_or(|condition| {
-            let before = self.item(&condition.item);
-            answers.get(&condition.item).is_some_and(|value| *value >= condition.at_least)
-                && before.is_some_and(|before| self.is_asked(before, answers))
-        })
+        Given::new(self, answers).open().collect()
     }
 
     /// Scores answers, complete or not: a gap is never scored, as 0 or as anything else.
@@ -142,29 +132,79 @@ impl Instrument {
             let ids: Vec<_> = tables.map(|table| table.id.as_str()).collect();
             return Err(ScoreError::Table { allowed: format!("one of: {}", ids.join(", ")) });
         }
-        let missing = self.next_items(answers).into_iter().filter(|item| item.required);
+        let given = Given::new(self, answers);
+        let missing = given.open().filter(|item| item.required);
         let scales = self.scales.iter().zip(&self.counted);
         Ok(Scores {
             instrument: self.id.clone(),
             version: self.version.clone(),
             missing: missing.map(|item| item.id.clone()).collect(),
-            scales: scales.map(|(scale, counted)| self.score_scale(scale, counted, answers, table)).collect(),
-            safety: self.safety_of(answers),
+            scales: scales.map(|(scale, counted)| given.score(scale, counted, table)).collect(),
+            safety: self.safety_hits(answers),
         })
     }
 
-    fn score_scale(
-        &self,
-        scale: &Scale,
-        counted: &[usize],
-        answers: &Answers,
-        table: Option<&str>,
-    ) -> ScaleScore {
+    /// Lists the answers that call for somebody at once, the most pressing of each item.
+    ///
+    /// It asks for no more than it needs: where other answers do not fit, perhaps because a newer version
+    /// wrote them, and [`Instrument::score`] refuses, these are heard all the same.
+    pub fn safety_hits(&self, answers: &Answers) -> Vec<SafetyHit> {
+        let of_item = |item: &Item| {
+            let mut rules = self.safety.iter().filter(|rule| rule.item == item.id).peekable();
+            rules.peek()?;
+            let value = *answers.get(&item.id)?;
+            let rule = rules.filter(|rule| value >= rule.at_least).max_by_key(|rule| rule.at_least)?;
+            Some(SafetyHit { item: item.id.clone(), value, code: rule.code.clone(), level: rule.level })
+        };
+        self.items.iter().filter_map(of_item).collect()
+    }
+}
+
+/// Answers by the places of their items.
+struct Given<'a> {
+    of: &'a Instrument,
+    values: Vec<Option<i64>>,
+}
+
+impl<'a> Given<'a> {
+    fn new(of: &'a Instrument, answers: &Answers) -> Self {
+        let mut values = vec![None; of.items.len()];
+        for (id, value) in answers {
+            if let Some(place) = of.place(id) {
+                values[place] = Some(*value);
+            }
+        }
+        Self { of, values }
+    }
+
+    /// The items that are to be asked and were not answered.
+    fn open(&self) -> impl Iterator<Item = &'a Item> {
+        let open = |(place, _): &(usize, &Item)| self.values[*place].is_none() && self.is_asked(*place);
+        self.of.items.iter().enumerate().filter(open).map(|(_, item)| item)
+    }
+
+    fn is_asked(&self, place: usize) -> bool {
+        let Some((condition, before)) = self.of.items[place].asked_if.as_ref().zip(self.of.before[place])
+        else {
+            return true;
+        };
+        self.values[before].is_some_and(|value| value >= condition.at_least) && self.is_asked(before)
+    }
+
+    /// What an item counts as: its answer; or, where an answer before it left it out, what that one says.
+    fn counts(&self, place: usize) -> Option<i64> {
+        let implied = || {
+            let decided = self.counts(self.of.before[place]?).is_some();
+            self.of.items[place].when_not_asked.filter(|_| decided && !self.is_asked(place))
+        };
+        self.values[place].or_else(implied)
+    }
+
+    fn score(&self, scale: &Scale, counted: &[usize], table: Option<&str>) -> ScaleScore {
         let each = counted.iter().map(|place| {
-            let item = &self.items[*place];
-            let value = self.value_of(item, answers)?;
-            let converted = scale.conversions.get(&item.id).and_then(|values| values.get(&value));
-            Some(converted.copied().unwrap_or(value))
+            let value = self.counts(*place)?;
+            let converted = scale.conversions.get(&self.of.items[*place].id);
+            Some(converted.and_then(|values| values.get(&value)).copied().unwrap_or(value))
         });
         let value = each.sum::<Option<i64>>();
         let table = scale.table(table).or_else(|| scale.table(None));
@@ -181,26 +221,6 @@ impl Instrument {
             table: found.map(|(table, _)| table.id.clone()),
             cutoffs: reached.map(|cutoff| cutoff.code.clone()).collect(),
         }
-    }
-
-    /// What an item counts: its answer; or, where an answer before it left it out, what that one says.
-    fn value_of(&self, item: &Item, answers: &Answers) -> Option<i64> {
-        let implied = || {
-            let before = item.asked_if.as_ref().and_then(|condition| self.item(&condition.item))?;
-            let decided = self.value_of(before, answers).is_some();
-            item.when_not_asked.filter(|_| decided && !self.is_asked(item, answers))
-        };
-        answers.get(&item.id).copied().or_else(implied)
-    }
-
-    fn safety_of(&self, answers: &Answers) -> Vec<SafetyHit> {
-        let of_item = |item: &Item| {
-            let value = *answers.get(&item.id)?;
-            let rules = self.safety.iter().filter(|rule| rule.item == item.id && value >= rule.at_least);
-            let rule = rules.max_by_key(|rule| rule.at_least)?;
-            Some(SafetyHit { item: item.id.clone(), value, code: rule.code.clone(), level: rule.level })
-        };
-        self.items.iter().filter_map(of_item).collect()
     }
 }
 
