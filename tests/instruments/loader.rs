@@ -117,6 +117,10 @@ fn each_rule_is_kept() {
     let option = |value: i64| json!({ "value": value, "label": { "en": "a", "es": "a" } });
     let safety = |at_least: i64, code: &str, level: &str| json!({ "item": "3", "at_least": at_least, "code": code, "level": level, "note": "a" });
     let condition = |item: &str, at_least: i64| json!({ "item": item, "at_least": at_least });
+    let after_an_optional_one = json!({
+        "id": "4", "text": { "en": "a", "es": "a" }, "answer": sound()["items"][0]["answer"],
+        "scored": false, "asked_if": condition("3", 5),
+    });
     let cases: Vec<(Value, &str, &str)> = vec![
         // What it is made of.
         (with("/colour", json!("red")), "line 1", "unknown field `colour`"),
@@ -162,6 +166,9 @@ fn each_rule_is_kept() {
         (with("/items/0/answer/options/1/value", json!(1_000_001)), "item 1, option 1000001", "1000000"),
         (without("/items/0/answer/options/1"), "item 1", "two options"),
         (with("/items/2/answer/range/max", json!(0)), "item 3", "min is less than its max"),
+        (with("/items/2/answer/range/max", json!(1_000_001)), "item 3", "-1000000 to 1000000"),
+        (with("/items/2/answer/range/min", json!(-1_000_001)), "item 3", "-1000000 to 1000000"),
+        (with("/items/-", after_an_optional_one), "item 4", "names a required item"),
         (with("/items/0/required", json!(false)), "item 1", "scored item is required"),
         (with("/items/0/scored", json!(false)), "item 1", "if, and only if"),
         (with("/items/2/scored", json!(true)), "item 3", "scored item is required"),
@@ -174,6 +181,12 @@ fn each_rule_is_kept() {
         (with("/items/1/when_not_asked", json!(1)), "item 2", "a value of the item"),
         // Scales.
         (with("/scales/-", sound()["scales"][0].clone()), "scale total", "ids of scales differ"),
+        (with("/scales/0/id", json!("The total")), "scale The total", "an id is"),
+        (with("/scales/0/conversions/2/3", json!(1_000_001)), "scale total, item 2", "-1000000 to 1000000"),
+        (with("/scales/0/cutoffs/0/code", json!("")), "scale total, cutoff ", "an id is"),
+        (with("/scales/0/tables/0/id", json!("A")), "scale total, table A", "an id is"),
+        (with(&format!("{rows}/0/code"), json!("Low")), "scale total, table a, band Low", "an id is"),
+        (with("/safety/0/code", json!("so me")), "safety so me of item 3", "an id is"),
         (with("/scales/0/items", json!([])), "scale total", "at least one item"),
         (with("/scales/0/items/-", json!("4")), "scale total, item 4", "items of the file"),
         (with("/scales/0/items/-", json!("1")), "scale total, item 1", "an item once"),
