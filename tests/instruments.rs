@@ -9,9 +9,9 @@ use std::{
 };
 
 use ebb_core::clinical::instrument::{
-    Answers, Instrument, Instruments, SafetyLevel, ScaleScore, ScoreError, Scores,
+    Answer, AnsweredBy, Answers, Instrument, Instruments, SafetyLevel, ScaleScore, ScoreError, Scores,
 };
-use ebb_core::record::Writer;
+use ebb_core::record::{Category, Writer};
 use flate2::read::GzDecoder;
 use proptest::prelude::*;
 
@@ -254,6 +254,32 @@ fn what_is_observed_comes_from_the_clinic() {
 }
 
 #[test]
+fn each_has_its_rater_and_its_place() {
+    let (person, observer, either) = (AnsweredBy::Person, AnsweredBy::Observer, AnsweredBy::Either);
+    let (symptoms, wellbeing) = (Category::Symptoms, Category::Wellbeing);
+    let meant = [
+        ("sows16", person, symptoms, 0),
+        ("cows", observer, symptoms, 0),
+        ("ciwa_ar", observer, symptoms, 0),
+        ("ciwa_b", person, symptoms, 0),
+        ("craving", person, symptoms, 0),
+        ("pain", person, symptoms, 0),
+        ("phq9", person, wellbeing, 14),
+        ("phq2", person, wellbeing, 14),
+        ("phq2_i9", person, wellbeing, 14),
+        ("gad7", person, wellbeing, 14),
+        ("cssrs_screener", either, wellbeing, 30),
+        ("bam", either, wellbeing, 30),
+        ("bam_iop", either, wellbeing, 7),
+        ("bam_r", either, wellbeing, 30),
+    ];
+    let shipped = Instruments::shipped().iter();
+    let told: Vec<_> =
+        shipped.map(|one| (one.id.as_str(), one.answered_by, one.category, one.window.days)).collect();
+    assert_eq!(told, meant);
+}
+
+#[test]
 fn the_persons_part_of_ciwa_b_has_no_total() {
     let ciwa_b = get("ciwa_b");
     let mut given: Answers = (1..=17).map(|item| (item.to_string(), 4)).collect();
@@ -264,9 +290,14 @@ fn the_persons_part_of_ciwa_b_has_no_total() {
     );
     given.extend(answers([("18", 0), ("19", 1), ("20", 2)]));
     assert_eq!(scale(&scores(ciwa_b, &given), "total").value, Some(71));
-    for item in ["12", "14"] {
-        let values: Vec<_> = ciwa_b.item(item).unwrap().answer.values().collect();
-        assert_eq!(values, [0, 1, 2, 3, 4], "printed the other way round, and summed as it is");
+    // Two questions are put positively. Their anchors are printed the other way round, and summed as they are.
+    for item in &ciwa_b.items {
+        let Answer::Options(options) = &item.answer else { panic!("options") };
+        let values: Vec<_> = options.iter().map(|option| option.value).collect();
+        let ends = [0, 4].map(|place: usize| options[place].label.get("en"));
+        let turned = ["12", "14"].contains(&item.id.as_str());
+        let meant = if turned { ["Very much so", "Not at all"] } else { ["Not at all", "Very much so"] };
+        assert_eq!((&values[..], ends), (&[0, 1, 2, 3, 4][..], meant), "item {}", item.id);
     }
 }
 

@@ -2,9 +2,7 @@
 
 use std::fmt::Write as _;
 
-use ebb_core::clinical::instrument::{
-    Answer, AnsweredBy, Bound, Code, CodeSystem, Confidence, Item, LicenceStatus, Scale,
-};
+use ebb_core::clinical::instrument::{Bound, Code, CodeSystem, Confidence, Item, LicenceStatus, Scale};
 
 use super::*;
 

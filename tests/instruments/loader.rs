@@ -98,6 +98,22 @@ fn a_sound_file_is_taken_and_says_what_it_says() {
 }
 
 #[test]
+fn what_was_not_asked_yet_is_a_gap_where_only_it_is_counted() {
+    let mut file = sound();
+    file["items"][0]["scored"] = json!(false);
+    file["scales"][0] = json!({
+        "id": "second", "title": { "en": "a", "es": "a" }, "kind": "sum", "items": ["2"],
+        "range": { "min": 0, "max": 3 },
+    });
+    let own = load(&file).expect("sound");
+    let value = |given: Answers| scores(&own, &given).scales[0].value;
+    assert_eq!(value(answers([])), None, "nobody said yet that it need not be asked");
+    assert_eq!(value(answers([("1", 0)])), Some(0));
+    assert_eq!(value(answers([("1", 3)])), None);
+    assert_eq!(value(answers([("1", 3), ("2", 3)])), Some(3));
+}
+
+#[test]
 fn texts_fall_back_to_english() {
     let title = &get("phq9").title;
     assert!(title.get("es").starts_with("Cuestionario"));

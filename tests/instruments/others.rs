@@ -148,7 +148,6 @@ impl Pair {
 }
 
 fn options(instrument: &Instrument, item: &str) -> Vec<(i64, String)> {
-    use ebb_core::clinical::instrument::Answer;
     match &instrument.item(item).expect("an item").answer {
         Answer::Options(options) => {
             options.iter().map(|one| (one.value, one.label.get("en").to_owned())).collect()
@@ -290,7 +289,6 @@ fn bam_r_is_that_of_vistas_routine() {
 
 #[test]
 fn hl7s_example_scores_what_it_says() {
-    use ebb_core::clinical::instrument::Answer;
     let (phq9, response) = (get("phq9"), data("fhir/QuestionnaireResponse-phq-9-example.json.gz"));
     let by_code = |code: &str| phq9.items.iter().find(|item| item.loinc.as_deref() == Some(code));
     let value_of = |item: &ebb_core::clinical::instrument::Item, code: &str| match &item.answer {
@@ -325,6 +323,8 @@ fn hl7s_example_scores_what_it_says() {
     let mut compared = 0;
     for one in list(&questionnaire, "item").iter().filter(|one| one["answerOption"].is_array()) {
         let item = by_code(str_of(&one["code"][0], "code")).expect("ours has it");
+        let same = plain(str_of(one, "text")).starts_with(&plain(item.text.get("en")));
+        assert!(same || item.id == "10", "item {} has another one's code", item.id);
         for option in list(one, "answerOption") {
             let ours = value_of(item, str_of(&option["valueCoding"], "code"));
             let extensions = option["extension"].as_array().into_iter().flatten();
@@ -375,6 +375,44 @@ fn verhoeff_holds(number: &str) -> bool {
         sum = TIMES[sum][digit];
     }
     sum == 0
+}
+
+#[test]
+fn codes_are_where_they_belong() {
+    let items: &[(&str, &[&str])] = &[
+        (
+            "phq9",
+            &[
+                "44250-9", "44255-8", "44259-0", "44254-1", "44251-7", "44258-2", "44252-5", "44253-3",
+                "44260-8", "69722-7",
+            ],
+        ),
+        ("phq2", &["44250-9", "44255-8"]),
+        ("phq2_i9", &["44250-9", "44255-8", "44260-8"]),
+        ("gad7", &["69725-0", "68509-9", "69733-4", "69734-2", "69735-9", "69689-8", "69736-7"]),
+        ("pain", &["72514-3"]),
+    ];
+    // Of the whole, and of its scores.
+    let wholes: &[(&str, &[&str], &[&str])] = &[
+        ("cows", &["openEHR-EHR-OBSERVATION.cow_score.v0"], &["763699005"]),
+        ("ciwa_ar", &["895761000000107"], &[]),
+        ("pain", &[], &["72514-3"]),
+        ("phq9", &["44249-1", "758711000000105"], &["44261-6", "720433000"]),
+        ("phq2", &["55757-9", "836521000000107"], &["55758-7"]),
+        ("gad7", &["69737-5"], &["70274-6", "704501007"]),
+        ("cssrs_screener", &["865998003"], &[]),
+    ];
+    for one in Instruments::shipped().iter() {
+        let told: Vec<_> = one.items.iter().filter_map(|item| item.loinc.as_deref()).collect();
+        let meant = items.iter().find(|(id, _)| *id == one.id).map_or(&[][..], |(_, codes)| codes);
+        assert_eq!(told, meant, "{}", one.id);
+        let codes: Vec<_> = one.codes.iter().map(|code| code.code.as_str()).collect();
+        let of_scores = one.scales.iter().flat_map(|scale| &scale.codes);
+        let of_scores: Vec<_> = of_scores.map(|code| code.code.as_str()).collect();
+        let meant = wholes.iter().find(|(id, ..)| *id == one.id);
+        let meant = meant.map_or((&[][..], &[][..]), |(_, whole, scores)| (*whole, *scores));
+        assert_eq!((&codes[..], &of_scores[..]), meant, "{}", one.id);
+    }
 }
 
 #[test]
