@@ -84,12 +84,12 @@ impl Instrument {
     ///
     /// Names the first item that does not fit and the values that would.
     pub fn check(&self, answers: &Answers) -> Result<(), InvalidAnswer> {
-        answers.iter().try_for_each(|(id, value)| match self.item(id) {
-            Some(item) if item.answer.allows(*value) => Ok(()),
-            Some(item) => Err(InvalidAnswer { item: id.clone(), allowed: item.answer.allowed() }),
+        self.placed(answers).try_for_each(|(id, value, place)| match place.map(|place| &self.items[place]) {
+            Some(item) if item.answer.allows(value) => Ok(()),
+            Some(item) => Err(InvalidAnswer { item: id.to_owned(), allowed: item.answer.allowed() }),
             None => {
                 let ids: Vec<_> = self.items.iter().map(|item| item.id.as_str()).collect();
-                Err(InvalidAnswer { item: id.clone(), allowed: format!("one of {}", ids.join(", ")) })
+                Err(InvalidAnswer { item: id.to_owned(), allowed: format!("one of {}", ids.join(", ")) })
             }
         })
     }
@@ -158,6 +158,17 @@ impl Instrument {
         };
         self.items.iter().filter_map(of_item).collect()
     }
+
+    /// Each answer with the place of its item, if it is one of ours. Both are sorted by id, so one walk
+    /// finds all.
+    fn placed<'a>(&'a self, answers: &'a Answers) -> impl Iterator<Item = (&'a str, i64, Option<usize>)> {
+        let mut places = self.by_id.iter().copied().peekable();
+        answers.iter().map(move |(id, value)| {
+            while places.next_if(|place| self.items[*place].id < *id).is_some() {}
+            let place = places.next_if(|place| self.items[*place].id == *id);
+            (id.as_str(), *value, place)
+        })
+    }
 }
 
 /// Answers by the places of their items.
@@ -169,9 +180,9 @@ struct Given<'a> {
 impl<'a> Given<'a> {
     fn new(of: &'a Instrument, answers: &Answers) -> Self {
         let mut values = vec![None; of.items.len()];
-        for (id, value) in answers {
-            if let Some(place) = of.place(id) {
-                values[place] = Some(*value);
+        for (_, value, place) in of.placed(answers) {
+            if let Some(place) = place {
+                values[place] = Some(value);
             }
         }
         Self { of, values }
