@@ -177,14 +177,14 @@ fn the_search_finds_what_there_is() {
 
 fn entries() -> Vec<Entry> {
     let moment = Moment { millis: 1_700_000_000_000, offset_minutes: 60 };
-    let answers = [(CANARY, 3_i64), ("runny_nose", 1)];
     vec![
         Entry::private_note(CANARY),
         Entry::note_to_care_team(format!("{CANARY} {CANARY}")),
         Entry::dose(CANARY, 7.25, Unit::Mg).at(moment),
         Entry::dose_not_taken("buprenorphine", 8.0, Unit::Mg, Some(CANARY)),
         Entry::use_event(CANARY),
-        Entry::withdrawal_answers(CANARY, CANARY, answers),
+        Entry::message(CANARY, None),
+        Entry::sows([3; 16]).note(CANARY),
         Entry::check_in(CheckIn { craving: Some(9), ..CheckIn::default() }).note(CANARY),
     ]
 }

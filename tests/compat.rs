@@ -76,7 +76,7 @@ fn entries() -> Vec<(&'static str, Entry)> {
     let entries = vec![
         ("dose", Entry::dose("buprenorphine/naloxone", 8.25, Unit::Film)),
         ("dose-not-taken", Entry::dose_not_taken("methadone", 60.0, Unit::Mg, Some("ran out"))),
-        ("withdrawal-answers", Entry::withdrawal_answers("sows16", "1987", [("anxious", 3), ("yawning", 0)])),
+        ("withdrawal-answers", Entry::answers_to("sows16", "1987", [("anxious", 3), ("yawning", 0)])),
         (
             "withdrawal-band",
             Entry::withdrawal_band(BandInstrument::Sows16, Band::Severe, Phase::BeforeFirstDose),
@@ -268,7 +268,7 @@ fn copy_all(from: &Path, to: &Path) {
 
 /// What the phone of the fixture logged, in this order, and what became of it. Never edited.
 fn logged() -> Vec<(&'static str, Entry)> {
-    let of_patient = |entry: &(&str, Entry)| entry.1.body.category(Writer::Patient).is_some();
+    let of_patient = |entry: &(&str, Entry)| !entry.1.body.belongs(Writer::Patient).is_empty();
     entries().into_iter().filter(of_patient).collect()
 }
 

@@ -12,9 +12,9 @@ use ebb_core::SpaceId;
 use ebb_core::{Config, Entry, NetworkId, Replica, record::Body};
 
 pub use crate::mirror::{
-    CallbackError, CheckIn, ConsentCategory, Delivery, Dose, DoseUnit, EbbError, Event, Moment, Record,
-    RecordBody, RecordId, RecordKind, RecordQuery, Retraction, Server, Settings, Source, Start, SyncError,
-    SyncStatus, Taking,
+    CallbackError, CheckIn, ConsentCategory, Delivery, Dose, DoseUnit, EbbError, Event, Moment, PlannedDose,
+    Record, RecordBody, RecordId, RecordKind, RecordQuery, Retraction, Server, Settings, Source, Start,
+    SyncError, SyncStatus, Taking,
 };
 
 mod mirror;

@@ -23,6 +23,8 @@ pub type Source = record::Source;
 pub type ConsentCategory = record::Category;
 /// A dose taken or not taken.
 pub type Dose = record::Dose;
+/// One dose of a regimen.
+pub type PlannedDose = record::PlannedDose;
 /// What a dose's amount counts.
 pub type DoseUnit = record::Unit;
 /// Whether a dose was taken.
@@ -117,6 +119,18 @@ pub struct Dose {
     /// Whether a member of the care team watched; never from a patient.
     #[uniffi(default = false)]
     pub observed: bool,
+    /// The dose of the plan that this answers, if it answers one.
+    #[uniffi(default = None)]
+    pub planned: Option<PlannedDose>,
+}
+
+/// Names one dose of a regimen.
+#[uniffi::remote(Record)]
+pub struct PlannedDose {
+    /// The regimen's record.
+    pub regimen: RecordId,
+    /// When it is due, in ms since the Unix epoch.
+    pub due_ms: i64,
 }
 
 /// What a dose's amount counts.
@@ -175,10 +189,12 @@ pub struct CheckIn {
 pub enum RecordKind {
     /// A dose taken or not taken.
     Dose,
-    /// The answers to a withdrawal scale.
-    WithdrawalAnswers,
+    /// The answers to an instrument.
+    Answers,
     /// A withdrawal band known without the answers behind it.
     WithdrawalBand,
+    /// Vital signs.
+    Vitals,
     /// The result of a drug screen.
     DrugScreen,
     /// A use of a substance.
@@ -187,8 +203,72 @@ pub enum RecordKind {
     Visit,
     /// How a day feels.
     CheckIn,
+    /// What happened around an urge.
+    Coping,
+    /// A meeting of people who help each other.
+    Meeting,
+    /// Something done for oneself.
+    Activity,
+    /// What a person wants.
+    Goal,
+    /// A person's word on a version of the plan.
+    PlanSignOff,
     /// A note, whose text is the record's collaborative note.
     Note,
+    /// A message between patient and care team.
+    Message,
+    /// Who a person is.
+    Person,
+    /// Where and with whom a person lives.
+    LivingSituation,
+    /// Somebody to call.
+    Contact,
+    /// Who pays.
+    Coverage,
+    /// What somebody who helps in an emergency must know.
+    EmergencyCard,
+    /// A request to restrict how records are used.
+    RestrictionRequest,
+    /// What holds for the programme as a whole.
+    Programme,
+    /// A problem that is worked on.
+    Problem,
+    /// A condition that is treated.
+    Condition,
+    /// Somebody of the care team.
+    TeamMember,
+    /// A medicine and how it is to be taken.
+    Regimen,
+    /// Sessions that come again.
+    SessionSeries,
+    /// How often something is asked of the person.
+    Cadence,
+    /// The programme's own thresholds.
+    Thresholds,
+    /// An instrument of the programme's own.
+    ProgrammeInstrument,
+    /// A move between levels of care.
+    LevelMove,
+    /// Who may come.
+    Eligibility,
+    /// A permission of the payer.
+    Authorization,
+    /// How a person means to keep from returning to use.
+    RelapsePrevention,
+    /// What comes after the programme.
+    Aftercare,
+    /// Something that can help.
+    Resource,
+    /// A person was sent somewhere.
+    Referral,
+    /// A version of the plan.
+    PlanVersion,
+    /// Somebody has seen records.
+    Seen,
+    /// What was done about an alert.
+    AlertAction,
+    /// The answer to a request for restriction.
+    RestrictionAnswer,
     /// A kind that only a newer version knows, by its label.
     Unknown(String),
 }
@@ -675,6 +755,7 @@ mod tests {
             unit: Unit::Mg,
             taking: Taking::NotTaken { reason: Some("felt ill".to_owned()) },
             observed: false,
+            planned: None,
         };
         let record = listed(&Entry::new(across(logged.clone())).at(across(moment)).note("bitter"));
         assert_eq!(across(record.clone()), record);

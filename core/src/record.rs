@@ -5,19 +5,61 @@
 //! survives an edit by this one: unknown fields are carried along, and an unknown kind, or a known
 //! kind this version cannot read, is kept whole as [`Body::Unknown`].
 
-use std::fmt;
+use std::{borrow::Cow, fmt};
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-pub use self::body::{
-    Attendance, Audience, Band, BandInstrument, Body, CheckIn, Dose, DrugScreen, Kind, Note, Phase, Route,
-    ScreenResult, Specimen, Taking, Unit, UseEvent, Visit, WithdrawalAnswers, WithdrawalBand,
+pub use self::{
+    attendance::{Attendance, GROUP_PARTICIPANTS_MIN, Mode, PlannedSession, SessionKind, Visit},
+    authorization::{
+        Authorization, AuthorizationState, Criterion, CriterionOutcome, CriterionSort, Eligibility,
+        ServiceUnit,
+    },
+    body::{Body, Kind},
+    care_plan::{
+        Aftercare, Condition, Domain, Helpline, Intervention, Level, LevelMove, PARTS_MAX, PlanGoal,
+        PlanPart, PlanVersion, Problem, Programme, Referral, ReferralOutcome, RelapsePrevention, Resource,
+        Role, Task, TeamMember,
+    },
+    medication::{AMOUNT_MAX, Dose, PlannedDose, Taking, Unit},
+    note::{Audience, Message, Note},
+    observations::{AlertAction, AlertId, Handling, RestrictionAnswer, SEEN_MAX, Seen},
+    orders::{
+        Ask, Cadence, DoseRoute, DoseStep, MovedSession, ProgrammeInstrument, Regimen, STEPS_MAX,
+        SessionSeries, TIMES_MAX, Thresholds, TimedDose, Weekday,
+    },
+    profile::{
+        Arrangement, Contact, Coverage, EmergencyCard, InsurancePlan, LivingSituation, Network, Person,
+        Purpose, RestrictionRequest,
+    },
+    recovery::{
+        Activity, ActivitySort, Coping, Distortion, Fellowship, Goal, GoalState, Meeting, PlanSignOff,
+        Trigger,
+    },
+    substance_use::{DrugScreen, Route, ScreenResult, Specimen, TestPlace, UseEvent},
+    symptoms::{Answers, Band, BandInstrument, Phase, Vitals, WithdrawalBand},
+    value::{Undecodable, Value},
+    wellbeing::CheckIn,
 };
-pub use self::value::{Undecodable, Value};
 
+use self::body::check;
+use crate::clinical::instrument::Instruments;
+
+mod attendance;
+mod authorization;
 mod body;
+mod care_plan;
+mod medication;
+mod note;
+mod observations;
+mod orders;
+mod profile;
+mod recovery;
+mod substance_use;
+mod symptoms;
 mod value;
+mod wellbeing;
 
 /// Most characters of a note.
 ///
@@ -27,6 +69,9 @@ pub const NOTE_CHARS_MAX: usize = 4_900;
 
 /// Most characters of a name, label or reason: a line on a phone, not a place for prose.
 pub const TEXT_CHARS_MAX: usize = 200;
+
+/// Most characters of a paragraph: a plan's text, a message.
+pub const PROSE_CHARS_MAX: usize = 4_000;
 
 /// Most answered items of one questionnaire; the longest one shipped has 20.
 pub const ANSWERS_MAX: usize = 200;
@@ -217,27 +262,77 @@ impl Entry {
     /// Makes an entry for a dose that was taken.
     pub fn dose(drug: impl Into<String>, amount: f64, unit: Unit) -> Self {
         let (drug, rxnorm, taking) = (drug.into(), None, Taking::Taken);
-        Self::new(Dose { drug, rxnorm, amount, unit, taking, observed: false })
+        Self::new(Dose { drug, rxnorm, amount, unit, taking, observed: false, planned: None })
     }
 
     /// Makes an entry for a dose that was not taken, with the reason if one was given.
     pub fn dose_not_taken(drug: impl Into<String>, amount: f64, unit: Unit, reason: Option<&str>) -> Self {
         let taking = Taking::NotTaken { reason: reason.map(str::to_owned) };
         let (drug, rxnorm) = (drug.into(), None);
-        Self::new(Dose { drug, rxnorm, amount, unit, taking, observed: false })
+        Self::new(Dose { drug, rxnorm, amount, unit, taking, observed: false, planned: None })
     }
 
-    /// Makes an entry for the answers to a withdrawal scale, by item id.
-    pub fn withdrawal_answers<I: Into<String>>(
+    /// Makes an entry for the answers to an instrument that is shipped, by item id.
+    ///
+    /// ```
+    /// use ebb_core::record::{Entry, Writer};
+    ///
+    /// let entry = Entry::answers("gad7", [("1", 2), ("2", 3)]).draft();
+    /// assert!(entry.validate(Writer::Patient).is_ok());
+    /// let refused = Entry::answers("gad7", [("1", 4)]).validate(Writer::Patient).expect_err("0 to 3");
+    /// assert_eq!(refused.field, "answers.1");
+    /// ```
+    pub fn answers<I: Into<String>>(
+        instrument: impl Into<String>,
+        answers: impl IntoIterator<Item = (I, i64)>,
+    ) -> Self {
+        let instrument = instrument.into();
+        let version =
+            Instruments::shipped().get(&instrument).map_or("", |shipped| shipped.version.as_str()).to_owned();
+        Self::answers_to(instrument, version, answers)
+    }
+
+    /// Makes an entry for the answers to a version of an instrument, by item id.
+    pub fn answers_to<I: Into<String>>(
         instrument: impl Into<String>,
         version: impl Into<String>,
         answers: impl IntoIterator<Item = (I, i64)>,
     ) -> Self {
-        Self::new(WithdrawalAnswers {
+        Self::new(Answers {
             instrument: instrument.into(),
             version: version.into(),
             answers: answers.into_iter().map(|(item, value)| (item.into(), value)).collect(),
+            draft: false,
         })
+    }
+
+    /// Makes an entry for all 16 answers to the Subjective Opiate Withdrawal Scale, each 0 to 4.
+    pub fn sows(answers: [u8; 16]) -> Self {
+        Self::answers("sows16", numbered(answers))
+    }
+
+    /// Makes an entry for all nine answers to the PHQ-9, each 0 to 3.
+    pub fn phq9(answers: [u8; 9]) -> Self {
+        Self::answers("phq9", numbered(answers))
+    }
+
+    /// Makes an entry for all seven answers to the GAD-7, each 0 to 3.
+    pub fn gad7(answers: [u8; 7]) -> Self {
+        Self::answers("gad7", numbered(answers))
+    }
+
+    /// Makes an entry for craving as it is now, 0 to 10.
+    pub fn craving(now: u8) -> Self {
+        Self::answers("craving", numbered([now]))
+    }
+
+    /// Says that more answers are meant to follow.
+    #[must_use]
+    pub fn draft(mut self) -> Self {
+        if let Body::Answers(answers) = &mut self.body {
+            answers.draft = true;
+        }
+        self
     }
 
     /// Makes an entry for a withdrawal band whose answers are not known.
@@ -248,7 +343,14 @@ impl Entry {
     /// Makes an entry for a drug screen.
     pub fn drug_screen(specimen: Specimen, substance: impl Into<String>, result: ScreenResult) -> Self {
         let substance = substance.into();
-        Self::new(DrugScreen { specimen, substance, result, temperature_ok: None })
+        Self::new(DrugScreen {
+            specimen,
+            substance,
+            result,
+            temperature_ok: None,
+            expected: None,
+            place: None,
+        })
     }
 
     /// Makes an entry for a use of a substance.
@@ -257,8 +359,8 @@ impl Entry {
     }
 
     /// Makes an entry for a session of the programme.
-    pub fn visit(session: impl Into<String>, label: impl Into<String>, attendance: Attendance) -> Self {
-        Self::new(Visit { session: session.into(), label: label.into(), attendance })
+    pub fn visit(session: impl Into<SessionKind>, label: impl Into<String>, attendance: Attendance) -> Self {
+        Self::new(Visit::new(session, label, attendance))
     }
 
     /// Makes an entry for a check-in.
@@ -303,7 +405,12 @@ impl Entry {
         self
     }
 
-    /// Checks that a writer may log this.
+    /// Makes an entry for a message.
+    pub fn message(text: impl Into<String>, reply_to: Option<RecordId>) -> Self {
+        Self::new(Message { text: text.into(), reply_to })
+    }
+
+    /// Checks that a writer may log this, where answers are to instruments that are shipped.
     ///
     /// The time is not compared with the present: a phone's clock may be wrong.
     ///
@@ -311,6 +418,15 @@ impl Entry {
     ///
     /// Names the first field that does not fit and what would, never the value that was given.
     pub fn validate(&self, writer: Writer) -> Result<(), Invalid> {
+        self.validate_with(writer, Instruments::shipped())
+    }
+
+    /// Checks that a writer may log this, where answers are to any of the given instruments.
+    ///
+    /// # Errors
+    ///
+    /// As [`Entry::validate`].
+    pub fn validate_with(&self, writer: Writer, instruments: &Instruments) -> Result<(), Invalid> {
         if let Some(Moment { millis, offset_minutes }) = self.occurred {
             let years = OCCURRED_MILLIS_MIN..OCCURRED_MILLIS_END;
             check(years.contains(&millis), "occurred", "from 2000-01-01 to 2099-12-31")?;
@@ -321,7 +437,11 @@ impl Entry {
         check(observes, "source", "self or imported, from a patient")?;
         let short = self.note.chars().count() <= NOTE_CHARS_MAX;
         check(short, "note", format_args!("at most {NOTE_CHARS_MAX} characters"))?;
-        self.body.validate(writer, &self.note)
+        self.body.check(writer, &self.note)?;
+        match &self.body {
+            Body::Answers(answers) => answers.check_against(writer, instruments),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -337,13 +457,14 @@ impl fmt::Debug for Entry {
 #[error("{field} must be {allowed}")]
 pub struct Invalid {
     /// The field.
-    pub field: &'static str,
+    pub field: Cow<'static, str>,
     /// What it may hold.
     pub allowed: String,
 }
 
-fn check(fits: bool, field: &'static str, allowed: impl ToString) -> Result<(), Invalid> {
-    if fits { Ok(()) } else { Err(Invalid { field, allowed: allowed.to_string() }) }
+/// Answers by items that are numbered from 1.
+fn numbered(answers: impl IntoIterator<Item = u8>) -> impl Iterator<Item = (String, i64)> {
+    (1..).zip(answers).map(|(item, value): (u32, u8)| (item.to_string(), i64::from(value)))
 }
 
 /// Who writes, and when: what an [`Entry`] does not say itself.
@@ -459,21 +580,21 @@ impl fmt::Debug for Retraction {
 mod tests {
     use super::*;
 
-    fn refused(entry: Entry, writer: Writer) -> &'static str {
-        entry.validate(writer).expect_err("this entry must not fit").field
+    fn refused(entry: Entry, writer: Writer) -> String {
+        entry.validate(writer).expect_err("this entry must not fit").field.into_owned()
     }
 
     #[test]
     fn observer_rated_scales_are_not_for_patients() {
         for instrument in ["cows", "ciwa_ar"] {
-            let entry = Entry::withdrawal_answers(instrument, "1", [("1", 0)]);
-            assert_eq!(refused(entry.clone(), Writer::Patient), "instrument");
+            let entry = Entry::answers(instrument, [("1", 0)]);
+            assert_eq!(refused(entry.clone(), Writer::Patient), "kind");
             assert!(entry.validate(Writer::Clinic).is_ok());
         }
         let band = Entry::withdrawal_band(BandInstrument::Cows, Band::Mild, Phase::Routine);
-        assert_eq!(refused(band.clone(), Writer::Patient), "instrument");
+        assert_eq!(refused(band.clone(), Writer::Patient), "kind");
         assert!(band.validate(Writer::Clinic).is_ok());
-        assert!(Entry::withdrawal_answers("sows16", "1", [("1", 0)]).validate(Writer::Patient).is_ok());
+        assert!(Entry::answers("sows16", [("1", 0)]).validate(Writer::Patient).is_ok());
     }
 
     #[test]
@@ -506,8 +627,10 @@ mod tests {
             ("amount", Entry::dose("methadone", -1.0, Unit::Mg)),
             ("amount", Entry::dose("methadone", f64::NAN, Unit::Mg)),
             ("reason", Entry::dose_not_taken("methadone", 1.0, Unit::Mg, Some(&long))),
-            ("answers", Entry::withdrawal_answers("sows16", "1", [("", 0); 0])),
-            ("answers", Entry::withdrawal_answers("sows16", "1", [(long.clone(), 0)])),
+            ("answers", Entry::answers("sows16", [("", 0); 0])),
+            ("answers.17", Entry::answers("sows16", [("17", 0)])),
+            ("instrument", Entry::answers_to("sows17", "1", [("1", 0)])),
+            ("version", Entry::answers_to("sows16", "0", [("1", 0)])),
             ("substance", Entry::use_event(long.clone())),
             ("label", Entry::visit("group", "", Attendance::Kept)),
             ("reason", Entry::visit("group", "1", Attendance::Missed { reason: Some(long.clone()) })),
@@ -553,10 +676,10 @@ mod tests {
             assert_eq!(shared, both.contains(&category));
         }
         let screen = Entry::drug_screen(Specimen::Urine, "opioid", ScreenResult::Refused).body;
-        assert_eq!(screen.category(Writer::Clinic), Some(Category::Observations));
-        assert_eq!(screen.category(Writer::Patient), Some(Category::SubstanceUse));
+        assert_eq!(screen.belongs(Writer::Clinic), [Category::Observations]);
+        assert_eq!(screen.belongs(Writer::Patient), [Category::SubstanceUse]);
         let note = Entry::private_note("mine").body;
-        assert_eq!(note.category(Writer::Patient), Some(Category::Private));
+        assert_eq!(note.belongs(Writer::Patient), [Category::Private]);
     }
 
     #[test]

@@ -74,7 +74,7 @@ fn body(row: &Row, background: &Background, carries: &mut dyn FnMut(&str)) -> Op
             }
             carries("amount");
             let (drug, taking) = (drug.to_owned(), Taking::Taken);
-            Some(Dose { drug, rxnorm: None, amount, unit, taking, observed: false }.into())
+            Some(Dose { drug, rxnorm: None, amount, unit, taking, observed: false, planned: None }.into())
         }
         Table::Tlfb => {
             let substance = some_words(row.column("what"))?;

@@ -9,8 +9,7 @@ use std::{
 use anyhow::{Context, bail};
 use ebb_core::{
     Category, Config, Error, FileVault, Query, Record, Replica, Start, SyncError, Ticket,
-    link::ServerAddress,
-    record::{Body, Writer},
+    link::ServerAddress, record::Writer,
 };
 use ebb_protocol::wire::SignedPins;
 use ebb_sync_server::{
@@ -199,17 +198,7 @@ fn seen(record: &Record) -> anyhow::Result<Seen> {
         recorded_ms: record.recorded_at,
         author: hex(&record.author),
         source: words(&record.source)?.as_str().context("a source is a word")?.to_owned(),
-        body: match &record.body {
-            Body::Dose(body) => words(body)?,
-            Body::WithdrawalAnswers(body) => words(body)?,
-            Body::WithdrawalBand(body) => words(body)?,
-            Body::DrugScreen(body) => words(body)?,
-            Body::UseEvent(body) => words(body)?,
-            Body::Visit(body) => words(body)?,
-            Body::CheckIn(body) => words(body)?,
-            Body::Note(body) => words(body)?,
-            Body::Unknown { .. } => serde_json::Value::Null,
-        },
+        body: words(&record.body)?,
         note: record.note.clone(),
         is_disturbed: record.retracted.is_some() || record.conflicts > 0 || record.from_newer_version,
     })

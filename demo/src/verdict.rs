@@ -241,7 +241,7 @@ fn body(
         }
         (Table::Visit, "visit") => {
             let visit: Visit = typed(seen)?;
-            reading.says("session", visit.session.as_str(), "study visit");
+            reading.says("session", visit.session.label(), "study visit");
             put("visit", visit.label);
             match visit.attendance {
                 Attendance::Kept => put("what", "visit".into()),

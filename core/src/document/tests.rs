@@ -513,11 +513,7 @@ fn week(count: usize, seeded: &mut Seeded) -> Vec<Vec<u8>> {
                 pain: Some(digit(11)),
                 sleep_hours: Some(f32::from(digit(20)) / 2.0),
             }),
-            2 => Entry::withdrawal_answers(
-                "sows16",
-                "1",
-                (1..=16).map(|n| (n.to_string(), i64::from(digit(5)))),
-            ),
+            2 => Entry::answers("sows16", (1..=16).map(|n| (n.to_string(), i64::from(digit(5))))),
             3 => Entry::withdrawal_band(
                 BandInstrument::Sows16,
                 Band::try_from(digit(4)).unwrap(),

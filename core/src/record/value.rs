@@ -200,7 +200,7 @@ mod tests {
         vec![
             Entry::dose("buprenorphine", 16.0, Unit::Mg),
             Entry::dose_not_taken("buprenorphine", 0.7, Unit::Mg, Some("felt unwell")),
-            Entry::withdrawal_answers("sows16", "1", [("1", 3), ("2", 0)]),
+            Entry::answers_to("sows16", "1", [("1", 3), ("2", 0)]),
             Entry::withdrawal_band(BandInstrument::Sows16, Band::Severe, Phase::AfterFirstDose),
             Entry::drug_screen(Specimen::Urine, "opioid", ScreenResult::Negative),
             Entry::use_event("opioid"),
@@ -271,7 +271,7 @@ mod tests {
         assert_eq!(value.body.kind(), Kind::Unknown("walk".to_owned()));
         assert!(value.from_newer_version());
         assert_eq!(value.encode(), newer);
-        assert_eq!(value.body.category(Writer::Patient), None);
+        assert!(value.body.belongs(Writer::Patient).is_empty());
     }
 
     #[test]

@@ -97,10 +97,11 @@ impl Engine {
         entry.validate(self.writer()).map_err(invalid)?;
         let stamp = self.stamp();
         self.rewrite(id, record, |document, actor, category| {
-            if entry.body.category(category.0) != Some(category.1) {
+            if !entry.body.belongs(category.0).contains(&category.1) {
                 return Err(Error::fix("body", "of the record's own category: log another record instead"));
             }
             let present = Value::decode(&document.state().value).map_err(|_| unreadable())?;
+            entry.body.may_follow(&present.body).map_err(invalid)?;
             let value = present.edited(entry, &stamp).encode();
             document
                 .edit(actor, stamp.recorded.millis, Some(&value), Some(&entry.note))
@@ -256,7 +257,7 @@ impl Engine {
     }
 
     fn place_for(&self, space: &Space, entry: &Entry) -> Result<(StreamId, Category)> {
-        let category = entry.body.category(self.writer());
+        let category = entry.body.belongs(self.writer()).first().copied();
         let category = category.ok_or_else(|| Error::fix("body", "a kind that this side writes"))?;
         let stream = space.stream(category).ok_or_else(|| {
             Error::retry("this device has not been given the category's key yet: sync first")

@@ -504,9 +504,9 @@ fn is_legitimate(space: &Space, stream: &StreamId, category: Category, document:
     }
     let author = space.device_of(&state.actor, stream);
     let Ok(value) = Value::decode(&state.value) else { return false };
-    let belongs = match (&value.body, value.body.category(space.writes_as(&author))) {
-        (Body::Unknown { .. }, _) => true,
-        (_, belongs) => belongs == Some(category),
+    let belongs = match &value.body {
+        Body::Unknown { .. } => true,
+        body => body.belongs(space.writes_as(&author)).contains(&category),
     };
     belongs && value.author == author.0
 }

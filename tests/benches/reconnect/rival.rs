@@ -211,7 +211,7 @@ fn fields(entry: &Entry) -> Json {
         Body::Dose(body) => serde_json::to_value(body),
         Body::CheckIn(body) => serde_json::to_value(body),
         Body::UseEvent(body) => serde_json::to_value(body),
-        Body::WithdrawalAnswers(body) => {
+        Body::Answers(body) => {
             let (instrument, version, answers) = (&body.instrument, &body.version, &body.answers);
             Ok(serde_json::json!({ "instrument": instrument, "version": version, "answers": answers }))
         }

@@ -135,7 +135,7 @@ impl World {
         let entry = entry(kind, mark);
         let category = match who {
             Who::Desk => Category::Observations,
-            _ => entry.body.category(ebb_core::Writer::Patient).expect("a known kind"),
+            _ => entry.body.belongs(ebb_core::Writer::Patient)[0],
         };
         let Some(replica) = self.devices[device].replica() else { return Ok(()) };
         match replica.log(space, &entry) {

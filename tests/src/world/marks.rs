@@ -2,7 +2,7 @@
 
 use ebb_core::{
     Entry,
-    record::{Attendance, Body, ScreenResult, Specimen, Unit},
+    record::{Attendance, Body, Fellowship, Meeting, ScreenResult, Specimen, Unit},
 };
 
 use crate::model::Mark;
@@ -18,7 +18,7 @@ pub(super) fn mark_of(record: &ebb_core::Record) -> Option<Mark> {
         Body::Dose(dose) => &dose.drug,
         Body::UseEvent(used) => &used.substance,
         Body::Visit(visit) => &visit.label,
-        Body::WithdrawalAnswers(answers) => &answers.version,
+        Body::Meeting(meeting) => meeting.label.as_ref()?,
         Body::DrugScreen(screen) => &screen.substance,
         Body::Note(_) => &record.note,
         _ => return None,
@@ -32,7 +32,7 @@ pub(super) fn entry(kind: u8, mark: Mark) -> Entry {
         0 => Entry::dose(text(mark), 8.0, Unit::Mg),
         1 => Entry::use_event(text(mark)),
         2 => Entry::visit("group", text(mark), Attendance::Kept),
-        3 => Entry::withdrawal_answers("sows16", text(mark), [("1", 3), ("2", 0)]),
+        3 => Entry::new(meeting(text(mark))),
         4 => Entry::drug_screen(Specimen::Urine, text(mark), ScreenResult::Negative),
         _ => return Entry::private_note(text(mark)),
     };
@@ -45,9 +45,13 @@ pub(super) fn rewritten(body: &Body, mark: Mark) -> Option<Entry> {
         Body::Dose(_) => 0,
         Body::UseEvent(_) => 2,
         Body::Visit(_) => 4,
-        Body::WithdrawalAnswers(_) => 6,
+        Body::Meeting(_) => 6,
         Body::DrugScreen(_) => 8,
         _ => return None,
     };
     Some(entry(kind, mark))
+}
+
+fn meeting(label: String) -> Meeting {
+    Meeting { fellowship: Fellowship::Smart, label: Some(label), mode: None, minutes: None }
 }

@@ -1,0 +1,121 @@
+//! Uses of substances, and tests for them.
+
+use serde::{Deserialize, Serialize};
+
+use super::body::{Content, optional_text, text};
+use super::{Category, Invalid, Writer};
+
+/// The result of a drug screen for one substance.
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
+pub struct DrugScreen {
+    /// What was tested.
+    pub specimen: Specimen,
+    /// The substance looked for.
+    pub substance: String,
+    /// What the test showed.
+    pub result: ScreenResult,
+    /// Whether the specimen's temperature was in range, where it was taken.
+    #[serde(default)]
+    pub temperature_ok: Option<bool>,
+    /// Whether the result is what the care team expects, a prescribed drug found for example, where somebody
+    /// judged it.
+    #[serde(default)]
+    pub expected: Option<bool>,
+    /// Who tested; absent means nobody said.
+    #[serde(default)]
+    pub place: Option<TestPlace>,
+}
+
+/// Names who did a test.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TestPlace {
+    /// The person, at home.
+    Home,
+    /// The programme, with a test at the point of care.
+    PointOfCare,
+    /// A laboratory.
+    Laboratory,
+}
+
+/// Names the material of a drug screen.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Specimen {
+    /// Urine.
+    Urine,
+    /// Oral fluid.
+    OralFluid,
+    /// Breath.
+    Breath,
+    /// Blood.
+    Blood,
+    /// Hair.
+    Hair,
+}
+
+/// Tells what a drug screen showed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ScreenResult {
+    /// The substance was found.
+    Positive,
+    /// The substance was not found.
+    Negative,
+    /// No specimen was given.
+    Refused,
+    /// The specimen could not be judged.
+    Invalid,
+}
+
+/// A use of a substance.
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
+pub struct UseEvent {
+    /// The substance.
+    pub substance: String,
+    /// How it entered the body, if told.
+    #[serde(default)]
+    pub route: Option<Route>,
+    /// How much, in the patient's words, if told.
+    #[serde(default)]
+    pub amount: Option<String>,
+}
+
+/// Names how a substance entered the body.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Route {
+    /// Swallowed.
+    Oral,
+    /// Held under the tongue or in the cheek.
+    Sublingual,
+    /// Through the nose.
+    Nasal,
+    /// Smoked or vaporised.
+    Smoked,
+    /// Injected.
+    Injected,
+    /// Any other way.
+    Other,
+}
+
+impl Content for DrugScreen {
+    fn belongs(&self, by: Writer) -> &'static [Category] {
+        by.of_patient(&[Category::SubstanceUse])
+    }
+
+    fn check(&self, _: Writer, _: &str) -> Result<(), Invalid> {
+        text("substance", &self.substance)
+    }
+}
+
+impl Content for UseEvent {
+    fn belongs(&self, by: Writer) -> &'static [Category] {
+        by.of_patient(&[Category::SubstanceUse])
+    }
+
+    fn check(&self, _: Writer, _: &str) -> Result<(), Invalid> {
+        text("substance", &self.substance)?;
+        optional_text("amount", self.amount.as_deref())
+    }
+}
