@@ -227,6 +227,8 @@ pub enum RecordKind {
     Coverage,
     /// What somebody who helps in an emergency must know.
     EmergencyCard,
+    /// A written consent to disclose records.
+    Consent,
     /// A request to restrict how records are used.
     RestrictionRequest,
     /// What holds for the programme as a whole.

@@ -1,4 +1,11 @@
-//! What Ebb knows of withdrawal treatment: pure functions of records, plan and time. They read no clock,
-//! no database and no network, so phone and desk come to the same result.
+//! Clinical knowledge: what answers come to, what a plan asks for, what is due, what calls for attention,
+//! how things go.
+//!
+//! Everything here is a pure function of records, plan and time: no store, no clock, no network. Records are
+//! gathered in a [`chart::Chart`]; the rest reads it. What a device shows offline and what the care team sees
+//! is computed by the same code from the same records.
 
+pub mod chart;
 pub mod instrument;
+pub mod plan;
+pub mod substance;

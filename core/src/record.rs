@@ -22,11 +22,12 @@ pub use self::{
         PlanPart, PlanVersion, Problem, Programme, Referral, ReferralOutcome, RelapsePrevention, Resource,
         Role, Task, TeamMember,
     },
+    consent::Consent,
     medication::{AMOUNT_MAX, Dose, PlannedDose, Taking, Unit},
     note::{Audience, Message, Note},
     observations::{AlertAction, AlertId, Handling, RestrictionAnswer, SEEN_MAX, Seen},
     orders::{
-        Ask, Cadence, DoseRoute, DoseStep, MovedSession, ProgrammeInstrument, Regimen, STEPS_MAX,
+        Ask, Cadence, Course, DoseRoute, DoseStep, MovedSession, ProgrammeInstrument, Regimen, STEPS_MAX,
         SessionSeries, TIMES_MAX, Thresholds, TimedDose, Weekday,
     },
     profile::{
@@ -50,6 +51,7 @@ mod attendance;
 mod authorization;
 mod body;
 mod care_plan;
+mod consent;
 mod medication;
 mod note;
 mod observations;
@@ -94,7 +96,7 @@ impl RecordId {
     }
 
     /// Reads an id from its 16 bytes.
-    pub fn from_bytes(bytes: [u8; 16]) -> Self {
+    pub const fn from_bytes(bytes: [u8; 16]) -> Self {
         Self(Uuid::from_bytes(bytes))
     }
 

@@ -9,8 +9,8 @@ use serde::{Serialize, Serializer};
 
 use super::value::{self, Extra};
 use super::{
-    Activity, Aftercare, AlertAction, Answers, Authorization, Cadence, Category, CheckIn, Condition, Contact,
-    Coping, Coverage, Dose, DrugScreen, Eligibility, EmergencyCard, Goal, Invalid, LevelMove,
+    Activity, Aftercare, AlertAction, Answers, Authorization, Cadence, Category, CheckIn, Condition, Consent,
+    Contact, Coping, Coverage, Dose, DrugScreen, Eligibility, EmergencyCard, Goal, Invalid, LevelMove,
     LivingSituation, Meeting, Message, Note, PROSE_CHARS_MAX, Person, PlanSignOff, PlanVersion, Problem,
     Programme, ProgrammeInstrument, Referral, Regimen, RelapsePrevention, Resource, RestrictionAnswer,
     RestrictionRequest, Seen, SessionSeries, TEXT_CHARS_MAX, TeamMember, Thresholds, UseEvent, Visit, Vitals,
@@ -200,6 +200,8 @@ kinds! {
     Coverage = "coverage",
     /// What somebody who helps in an emergency must know.
     EmergencyCard = "emergency_card",
+    /// A written consent to disclose records.
+    Consent = "consent",
     /// A request to restrict how records are used.
     RestrictionRequest = "restriction_request",
     /// What holds for the programme as a whole.

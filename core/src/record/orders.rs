@@ -31,6 +31,8 @@ pub struct Regimen {
     pub rxnorm: Option<String>,
     /// How it enters the body.
     pub route: DoseRoute,
+    /// What it is meant to be.
+    pub course: Course,
     /// What amounts count.
     pub unit: Unit,
     /// The time zone of its days and times, by its IANA name.
@@ -73,6 +75,18 @@ impl DoseStep {
     pub fn day_amount(&self) -> f64 {
         self.doses.iter().map(|dose| dose.amount).sum()
     }
+}
+
+/// Names what a regimen is meant to be.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Course {
+    /// Found step by step, or kept.
+    Steady,
+    /// Brought down: no step may be more than the one before.
+    Taper,
+    /// Taken when needed: nothing of it is due, and nothing missed.
+    AsNeeded,
 }
 
 /// Names how a medicine enters the body.
@@ -122,6 +136,9 @@ impl Content for Regimen {
                 check(fits, "steps.doses.amount", format_args!("more than 0, at most {AMOUNT_MAX}"))?;
             }
         }
+        let falling = self.steps.is_sorted_by(|earlier, later| later.day_amount() <= earlier.day_amount());
+        let fits = self.course != Course::Taper || falling;
+        check(fits, "steps.doses.amount", "no more than on the step before, in a taper")?;
         let first = self.steps[0].from;
         check(self.until.is_none_or(|until| first <= until), "until", "not before the first step")
     }
