@@ -44,7 +44,7 @@ pub use self::{
     wellbeing::CheckIn,
 };
 
-use self::body::check;
+pub(crate) use self::body::check;
 use crate::clinical::instrument::Instruments;
 
 mod attendance;

@@ -1,17 +1,32 @@
-//! The plan as it stands: its sections, by record.
+//! The plan as it stands: its sections, by record, and what they ask for.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::instrument::{Instrument, Instruments};
 use crate::record::{
-    Aftercare, Authorization, Body, Cadence, Level, LevelMove, Moment, Programme, Record, RecordId, Regimen,
-    RelapsePrevention, SessionSeries, Thresholds,
+    Aftercare, Authorization, Body, Cadence, Level, LevelMove, Moment, PlanVersion, Problem, Programme,
+    Record, RecordId, Regimen, RelapsePrevention, SessionSeries, Thresholds,
 };
+
+pub mod calendar;
+pub mod medication;
+pub mod taper;
 
 /// The sections of a plan, in the order in which they were made.
 #[derive(Clone, Default)]
 pub struct Plan {
     sections: BTreeMap<RecordId, (Moment, Body)>,
+}
+
+/// What changed in a plan: the records of sections.
+#[derive(Clone, Default, PartialEq, Eq, Debug)]
+pub struct PlanChanges {
+    /// Sections that the version had not.
+    pub added: Vec<RecordId>,
+    /// Sections that read otherwise.
+    pub changed: Vec<RecordId>,
+    /// Sections that are no more.
+    pub removed: Vec<RecordId>,
 }
 
 /// A section of the plan.
@@ -57,6 +72,10 @@ impl Plan {
         cadences: Cadence,
         /// Lists the payer's permissions.
         authorizations: Authorization,
+        /// Lists what is worked on.
+        problems: Problem,
+        /// Lists the versions that were made of the plan.
+        versions: PlanVersion,
         /// Lists the plans for what comes after.
         aftercare: Aftercare,
         /// Lists how the person means to keep from returning to use.
@@ -97,6 +116,30 @@ impl Plan {
         before.map(|section| section.value.to)
     }
 
+    /// Returns what changed since a version of the plan was made; `digest` hashes a section as it reads now.
+    ///
+    /// Versions themselves are no sections of a plan.
+    pub fn changed_since(
+        &self,
+        version: &PlanVersion,
+        digest: impl Fn(&RecordId) -> Option<[u8; 16]>,
+    ) -> PlanChanges {
+        let sections = self.sections.iter().filter(|(_, (_, body))| !matches!(body, Body::PlanVersion(_)));
+        let mut removed: BTreeSet<_> = version.parts.iter().map(|part| part.record).collect();
+        let mut changes = PlanChanges::default();
+        for (record, _) in sections {
+            let was = version.parts.iter().find(|part| part.record == *record).map(|part| part.digest);
+            removed.remove(record);
+            match was {
+                None => changes.added.push(*record),
+                Some(was) if digest(record) != Some(was) => changes.changed.push(*record),
+                Some(_) => {}
+            }
+        }
+        changes.removed = removed.into_iter().collect();
+        changes
+    }
+
     /// Returns every instrument that records may be answers to: those shipped, and the programme's own.
     ///
     /// A file that does not load is left out; it was refused where it was logged, so a newer version wrote it.
@@ -122,5 +165,51 @@ impl Plan {
     fn last<'a, T>(&'a self, of: impl Fn(&'a Body) -> Option<&'a T>) -> Option<&'a T> {
         let said = self.sections.iter().filter_map(|(id, (at, body))| Some((at.millis, id, of(body)?)));
         said.max_by_key(|(at, id, _)| (*at, *id)).map(|(_, _, value)| value)
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use jiff::civil::Date;
+
+    use super::{calendar::Zone, *};
+    use crate::record::{Category, Domain, Entry, PlanPart, Stamp, Value};
+
+    /// A record of the plan, as the clinic writes it on a day.
+    pub(in crate::clinical) fn section(id: u8, day: Date, body: impl Into<Body>) -> Record {
+        let recorded = Moment { millis: Zone::UTC.starts_ms(day), offset_minutes: 0 };
+        let stamp = Stamp { recorded, author: [1; 16], staff: None };
+        let value = Value::new(&Entry::new(body), &stamp);
+        Record::new(RecordId::from_bytes([id; 16]), Category::Plan, value, String::new(), None, 0)
+    }
+
+    #[test]
+    fn a_version_says_what_changed_since() {
+        let problem = |statement: &str| Problem {
+            domain: Domain::Social,
+            statement: statement.to_owned(),
+            goals: Vec::new(),
+            interventions: Vec::new(),
+            review: None,
+        };
+        let day = Date::constant(2026, 5, 1);
+        let part =
+            |id: u8, digest: u8| PlanPart { record: RecordId::from_bytes([id; 16]), digest: [digest; 16] };
+        let parts = vec![part(1, 1), part(2, 2), part(3, 3)];
+        let version = PlanVersion { number: 1, parts, summary: "First".to_owned() };
+        let mut plan = Plan::default();
+        for id in [1, 2, 4] {
+            plan.put(&section(id, day, problem("Housing")));
+        }
+        plan.put(&section(9, day, version.clone()));
+        let now =
+            |record: &RecordId| Some(if record.as_bytes()[0] == 2 { [20; 16] } else { *record.as_bytes() });
+        let changes = plan.changed_since(&version, now);
+        let ids =
+            |records: &[RecordId]| records.iter().map(|record| record.as_bytes()[0]).collect::<Vec<_>>();
+        assert_eq!(
+            [changes.added, changes.changed, changes.removed].map(|ids_of| ids(&ids_of)),
+            [[4], [2], [3]]
+        );
     }
 }

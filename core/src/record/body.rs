@@ -271,7 +271,7 @@ impl Writer {
     }
 }
 
-pub(super) fn check(
+pub(crate) fn check(
     fits: bool,
     field: impl Into<Cow<'static, str>>,
     allowed: impl ToString,

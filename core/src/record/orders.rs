@@ -75,6 +75,12 @@ impl DoseStep {
     pub fn day_amount(&self) -> f64 {
         self.doses.iter().map(|dose| dose.amount).sum()
     }
+
+    /// What this step comes to a day on average, in the regimen's unit.
+    #[must_use]
+    pub fn amount_a_day(&self) -> f64 {
+        self.day_amount() / f64::from(self.every_days.max(1))
+    }
 }
 
 /// Names what a regimen is meant to be.
@@ -136,9 +142,11 @@ impl Content for Regimen {
                 check(fits, "steps.doses.amount", format_args!("more than 0, at most {AMOUNT_MAX}"))?;
             }
         }
-        let falling = self.steps.is_sorted_by(|earlier, later| later.day_amount() <= earlier.day_amount());
+        // What a division rounds is no rise.
+        let most = |earlier: &DoseStep| earlier.amount_a_day() * (1.0 + 1e-9);
+        let falling = self.steps.is_sorted_by(|earlier, later| later.amount_a_day() <= most(earlier));
         let fits = self.course != Course::Taper || falling;
-        check(fits, "steps.doses.amount", "no more than on the step before, in a taper")?;
+        check(fits, "steps.doses.amount", "no more a day than on the step before, in a taper")?;
         let first = self.steps[0].from;
         check(self.until.is_none_or(|until| first <= until), "until", "not before the first step")
     }
@@ -196,7 +204,7 @@ pub struct SessionSeries {
     pub last: Option<Date>,
     /// On which days of the week.
     pub weekdays: Vec<Weekday>,
-    /// Every how many weeks, 1 to 52, counted from the week of the first day.
+    /// Every how many weeks, 1 to 52, counted from the week of the first day; weeks begin on Mondays.
     pub every_weeks: u8,
     /// When it begins, by the clock on the clinic's wall.
     pub start: Time,
@@ -210,7 +218,7 @@ pub struct SessionSeries {
     /// Days on which there is none.
     #[serde(default)]
     pub cancelled: Vec<Date>,
-    /// Days on which it is at another time.
+    /// Days on which it is at another time, each once.
     #[serde(default)]
     pub moved: Vec<MovedSession>,
 }
@@ -243,7 +251,9 @@ impl Content for SessionSeries {
         check((1..=1_440).contains(&self.minutes), "minutes", "1 to 1440")?;
         optional_text("led_by", self.led_by.as_deref())?;
         count("cancelled", self.cancelled.len())?;
-        count("moved", self.moved.len())
+        count("moved", self.moved.len())?;
+        let once = self.moved.iter().map(|moved| moved.from).collect::<std::collections::BTreeSet<_>>();
+        check(once.len() == self.moved.len(), "moved.from", "each day once")
     }
 }
 
