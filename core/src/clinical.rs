@@ -6,6 +6,11 @@
 //! is computed by the same code from the same records.
 
 pub mod chart;
+pub mod crisis;
 pub mod instrument;
+pub mod part2;
 pub mod plan;
+pub mod rules;
 pub mod substance;
+pub mod trend;
+mod words;
