@@ -8,8 +8,12 @@ use crate::record::{
     Record, RecordId, Regimen, RelapsePrevention, SessionSeries, Thresholds,
 };
 
+pub mod answers;
+pub mod attendance;
 pub mod calendar;
+pub mod level;
 pub mod medication;
+pub mod schedule;
 pub mod taper;
 
 /// The sections of a plan, in the order in which they were made.
@@ -173,14 +177,22 @@ pub(super) mod tests {
     use jiff::civil::Date;
 
     use super::{calendar::Zone, *};
-    use crate::record::{Category, Domain, Entry, PlanPart, Stamp, Value};
+    use crate::record::{Category, Domain, Entry, PlanPart, Stamp, Value, Writer};
 
     /// A record of the plan, as the clinic writes it on a day.
     pub(in crate::clinical) fn section(id: u8, day: Date, body: impl Into<Body>) -> Record {
-        let recorded = Moment { millis: Zone::UTC.starts_ms(day), offset_minutes: 0 };
-        let stamp = Stamp { recorded, author: [1; 16], staff: None };
-        let value = Value::new(&Entry::new(body), &stamp);
-        Record::new(RecordId::from_bytes([id; 16]), Category::Plan, value, String::new(), None, 0)
+        record(id, Category::Plan, Zone::UTC.starts_ms(day), &Entry::new(body))
+    }
+
+    /// A record of the log, written down when it happened.
+    pub(in crate::clinical) fn logged(id: u8, by: Writer, at_ms: i64, entry: Entry) -> Record {
+        record(id, entry.body.belongs(by)[0], at_ms, &entry)
+    }
+
+    fn record(id: u8, category: Category, at_ms: i64, entry: &Entry) -> Record {
+        let recorded = Moment { millis: at_ms, offset_minutes: 0 };
+        let value = Value::new(entry, &Stamp { recorded, author: [1; 16], staff: None });
+        Record::new(RecordId::from_bytes([id; 16]), category, value, String::new(), None, 0)
     }
 
     #[test]
