@@ -10,7 +10,9 @@ use crate::record::{
 
 pub mod answers;
 pub mod attendance;
+pub mod authorization;
 pub mod calendar;
+pub mod evidence;
 pub mod level;
 pub mod medication;
 pub mod schedule;
