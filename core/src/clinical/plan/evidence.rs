@@ -233,9 +233,9 @@ fn screens(chart: &Chart, from_ms: i64, until_ms: i64) -> Vec<ScreenLine> {
     let lines = chart.screens.between(from_ms, until_ms).map(|screen| ScreenLine {
         record: screen.record,
         at: screen.at,
-        specimen: screen.value.specimen.clone(),
+        specimen: screen.value.specimen,
         substance: screen.value.substance.clone(),
-        result: screen.value.result.clone(),
+        result: screen.value.result,
         expected: screen.value.expected,
     });
     lines.collect()

@@ -247,4 +247,4 @@ impl fmt::Debug for DueAsk<'_> {
 }
 
 #[cfg(test)]
-pub(super) mod tests;
+pub(in crate::clinical) mod tests;
