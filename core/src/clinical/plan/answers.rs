@@ -202,6 +202,7 @@ mod tests {
         assert_eq!(answers(&[dose(11, at(19, 0), Some(at(8, 0)), patient)]), [11, 0], "and no other");
         assert_eq!(answers(&[dose(11, at(90, 0), Some(at(20, 0)), patient)]), [0, 11], "told days later");
         assert_eq!(answers(&[dose(11, at(8, 0), Some(at(32, 0)), patient)]), [0, 0], "tomorrow's");
+        assert_eq!(answers(&[dose(11, at(8, 0), Some(at(80, 0)), patient)]), [0, 0], "one in three days");
         let changed = dose(11, at(8, 5), Some(at(9, 0)), patient);
         assert_eq!(answers(&[changed]), [11, 0], "a time that the plan had before");
     }
@@ -216,6 +217,7 @@ mod tests {
             "five hours late, not seven early"
         );
         assert_eq!(answers(&[dose(11, at(15, 0), None, patient)]), [0, 11]);
+        assert_eq!(answers(&[dose(11, at(19, 0), None, patient)]), [0, 11], "and not the morning's as well");
         let both = [dose(11, at(15, 0), None, patient), dose(12, at(20, 0), None, patient)];
         assert_eq!(answers(&both), [11, 12], "late, since the evening's is there");
         let doubled = [dose(11, at(8, 0), None, patient), dose(12, at(8, 10), None, patient)];

@@ -133,6 +133,7 @@ pub(super) mod tests {
         "America/St_Johns",
         "Africa/Casablanca",
         "America/Sao_Paulo",
+        "America/Nuuk",
         "Asia/Beirut",
         "Pacific/Chatham",
     ];

@@ -51,8 +51,7 @@ pub fn sessions(
     let Ok(zone) = Zone::named(&series.zone) else { return Vec::new() };
     let Some((first, last)) = zone.days_of(from_ms, until_ms) else { return Vec::new() };
     let moved_here = series.moved.iter().filter(|moved| (first..=last).contains(&moved.to));
-    let days = every(first, 1, first, last).filter(|day| moved_to(series, *day).is_none());
-    let days = days.chain(moved_here.map(|moved| moved.from));
+    let days = every(first, 1, first, last).chain(moved_here.map(|moved| moved.from));
     let mut due: Vec<_> = days.filter_map(|day| session_in(&zone, record, series, day)).collect();
     due.retain(|session| (from_ms..until_ms).contains(&session.starts_ms));
     due.sort_by_key(|session| (session.starts_ms, session.planned.on));

@@ -315,6 +315,9 @@ mod tests {
         let shares = buprenorphine().by(Fall::OfCurrent(25.0), 7).down_to(4.0);
         assert_eq!(amounts(&shares), [16.0, 12.0, 10.0, 8.0, 6.0, 4.0]);
         assert_eq!(shares.regimen().unwrap().until, None, "4 mg until further notice");
+        let tenths = buprenorphine().by(Fall::Amount(0.3), 7).in_multiples_of(0.1);
+        let tenths = Taper { start: 0.4, ..tenths };
+        assert_eq!(amounts(&tenths), [0.4, 0.1], "though 0.3 / 0.1 is less than 3");
         let last = buprenorphine().by(Fall::Amount(6.0), 7);
         assert_eq!(amounts(&last), [16.0, 10.0, 4.0]);
         assert_eq!(last.regimen().unwrap().until, Some(date(2026, 3, 22)), "the third week's Sunday");

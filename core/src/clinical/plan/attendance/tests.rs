@@ -1,4 +1,4 @@
-use jiff::civil::date;
+use jiff::civil::{date, time};
 
 use super::*;
 use crate::{
@@ -7,7 +7,7 @@ use crate::{
         schedule::tests::{group, programme},
         tests::{logged, section},
     },
-    record::{Body, Entry, Mode, Record, Weekday},
+    record::{Body, Entry, Mode, Record, SessionSeries, Weekday},
 };
 
 const SERIES: RecordId = RecordId::from_bytes([2; 16]);
@@ -89,6 +89,15 @@ fn others_belong_to_the_closest_of_their_kind_on_their_day() {
     );
     let family = (10, Clinic, ms(MONDAY, 9), Visit::new("family", "Family", Attendance::Kept));
     assert_eq!(told(&chart(&[family])).len(), 4, "of another kind");
+}
+
+#[test]
+fn a_visit_belongs_to_one_session() {
+    let visit = Visit::new("group", "Morning group", Attendance::Kept);
+    let mut chart = chart(&[(10, Patient, ms(MONDAY, 9), visit)]);
+    let evening = SessionSeries { start: time(18, 0, 0, 0), ..group(MONDAY, &[Weekday::Monday], 1) };
+    chart.put(&section(3, MONDAY, evening), Clinic, None);
+    assert_eq!(told(&chart)[..2], [(Kept, 10), (Unknown, 0)]);
 }
 
 #[test]

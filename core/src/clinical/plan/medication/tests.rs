@@ -131,6 +131,18 @@ fn a_skipped_time_is_taken_after_the_skip_and_a_repeated_one_once() {
 }
 
 #[test]
+fn a_time_skipped_before_midnight_is_due_on_the_next_day() {
+    // On the 30th of March 2024, clocks in Nuuk went from 23 to 24.
+    let late = step(date(2024, 3, 1), 1, &[(time(23, 30, 0, 0), 1.0)]);
+    let mut plan = regimen("methadone", Course::Steady, vec![late]);
+    plan.zone = "America/Nuuk".to_owned();
+    let of = |day| due_on(&plan, day, day).into_iter().map(|(day, ..)| day.day()).collect::<Vec<_>>();
+    assert_eq!(of(date(2024, 3, 29)), [29]);
+    assert!(of(date(2024, 3, 30)).is_empty());
+    assert_eq!(of(date(2024, 3, 31)), [30, 31]);
+}
+
+#[test]
 fn reductions_are_shares_of_what_was_taken_before() {
     let week = |weeks: i64| plus_days(date(2026, 5, 1), 7 * weeks);
     let amounts = [20.0, 18.0, 18.0, 15.0, 12.0, 11.0];

@@ -7,7 +7,7 @@ use crate::{
         calendar::tests::{ZONES, days, times},
         tests::section,
     },
-    record::{Mode, MovedSession, Programme, SessionKind},
+    record::{Entry, Mode, MovedSession, Programme, SessionKind, Writer},
 };
 
 const RECORD: RecordId = RecordId::from_bytes([3; 16]);
@@ -92,6 +92,24 @@ fn a_session_is_where_it_was_moved_to_or_not_held() {
         [date(2026, 3, 16).to_datetime(at)],
         "later that day, once"
     );
+}
+
+#[test]
+fn a_series_that_cannot_be_is_refused_by_field() {
+    let series = || group(date(2026, 3, 2), &[Weekday::Monday], 1);
+    let moved = |to| MovedSession { from: date(2026, 3, 9), to, start: time(9, 0, 0, 0) };
+    let twice = vec![moved(date(2026, 3, 10)), moved(date(2026, 3, 11))];
+    for (field, series) in [
+        ("moved.from", SessionSeries { moved: twice, ..series() }),
+        ("zone", SessionSeries { zone: "America/Springfield".to_owned(), ..series() }),
+        ("last", SessionSeries { last: Some(date(2026, 3, 1)), ..series() }),
+        ("weekdays", SessionSeries { weekdays: Vec::new(), ..series() }),
+        ("every_weeks", SessionSeries { every_weeks: 0, ..series() }),
+    ] {
+        let refused = Entry::new(series).validate(Writer::Clinic).expect_err("a series that cannot be");
+        assert_eq!(refused.field, field);
+    }
+    assert!(Entry::new(series()).validate(Writer::Clinic).is_ok());
 }
 
 #[test]
