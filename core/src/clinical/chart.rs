@@ -15,7 +15,7 @@ use super::{
     substance::Medicine,
 };
 use crate::record::{
-    AlertAction, Answers, BandInstrument, Body, Category, Consent, Dose, DrugScreen, Moment, Record,
+    AlertAction, Answers, BandInstrument, Body, Category, Consent, Contact, Dose, DrugScreen, Moment, Record,
     RecordId, UseEvent, Visit, WithdrawalBand, Writer,
 };
 
@@ -43,12 +43,17 @@ pub struct Chart {
     pub uses: Series<UseEvent>,
     /// Sessions attended and not attended.
     pub visits: Series<Visit>,
+    /// People to call.
+    pub contacts: Series<Contact>,
     /// Consents given and taken back.
     pub consents: Series<Consent>,
     /// What the care team did about alerts.
     pub actions: Series<AlertAction>,
     /// Everything that the person logged themselves.
     pub entries: Series<()>,
+    /// When the server last received anything that the person logged, by the server's clock in ms since the
+    /// Unix epoch, as far as records tell.
+    pub heard_ms: Option<i64>,
     instruments: Option<Instruments>,
     places: BTreeMap<RecordId, Place>,
 }
@@ -79,6 +84,8 @@ pub enum Topic {
     Uses,
     /// Sessions.
     Visits,
+    /// People to call.
+    Contacts,
     /// Consents.
     Consents,
     /// What the care team did about alerts.
@@ -197,6 +204,9 @@ impl Chart {
     /// `received_ms` is when the server received it, where that is known.
     pub fn put(&mut self, record: &Record, by: Writer, received_ms: Option<i64>) -> Touched {
         let before = self.remove(&record.id);
+        if by == Writer::Patient {
+            self.heard_ms = self.heard_ms.max(received_ms);
+        }
         let mut topics = BTreeSet::new();
         if record.retracted.is_none() {
             let rescored = self.take_up(record, by, received_ms, &mut topics);
@@ -244,6 +254,7 @@ impl Chart {
                 Topic::Screens => self.screens.remove(key),
                 Topic::Uses => self.uses.remove(key),
                 Topic::Visits => self.visits.remove(key),
+                Topic::Contacts => self.contacts.remove(key),
                 Topic::Consents => self.consents.remove(key),
                 Topic::Actions => self.actions.remove(key),
                 Topic::Entries => self.entries.remove(key),
@@ -251,6 +262,11 @@ impl Chart {
         }
         let since_ms = if topics.contains(&Topic::Plan) { i64::MIN } else { at_ms };
         Some(Touched { topics, since_ms })
+    }
+
+    /// Returns when what a record tells of happened, in ms since the Unix epoch, if the record is here.
+    pub fn happened_ms(&self, record: &RecordId) -> Option<i64> {
+        self.places.get(record).map(|place| place.at_ms)
     }
 
     /// Returns the instruments that answers may be to: those shipped, and the programme's own.
@@ -314,6 +330,10 @@ impl Chart {
             Body::Visit(visit) => {
                 topics.insert(Topic::Visits);
                 self.visits.put(point(record, by, received_ms, visit.clone()));
+            }
+            Body::Contact(contact) => {
+                topics.insert(Topic::Contacts);
+                self.contacts.put(point(record, by, received_ms, contact.clone()));
             }
             Body::Consent(consent) => {
                 topics.insert(Topic::Consents);

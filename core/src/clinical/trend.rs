@@ -326,7 +326,7 @@ fn number_of(moment: Moment) -> i64 {
     moment.millis.saturating_add(offset_ms).div_euclid(DAY_MS)
 }
 
-fn number(date: Date) -> i64 {
+pub(super) fn number(date: Date) -> i64 {
     date.duration_since(DAY_ZERO).as_hours() / 24
 }
 
