@@ -33,6 +33,9 @@ use ebb_sync_server::log::{
 };
 use ebb_tests::ward::{TestDevice, TestServer, assert_no_errors, show_logs};
 
+#[path = "compat/kinds.rs"]
+mod kinds;
+
 const NODE: &str = env!("CARGO_BIN_EXE_ebb-tests-node");
 const SPACE: SpaceId = SpaceId([1; 16]);
 const STREAM: StreamId = StreamId([2; 16]);
@@ -100,7 +103,9 @@ fn values_of_every_kind_are_read() {
         assert_eq!((value.author, value.staff.as_deref()), ([3; 16], Some("nurse 7")), "{name}");
         assert_eq!(value.source, entry.source, "{name}");
         assert!(!value.from_newer_version(), "{name}");
-        assert_eq!(Value::new(&entry, &stamp()).encode(), bytes, "{name}: written as it was");
+        // The kind of answers has another name since; what is read stays the same.
+        let renamed = name == "withdrawal-answers";
+        assert_eq!(Value::new(&entry, &stamp()).encode() == bytes, !renamed, "{name}: written as it was");
     }
 }
 

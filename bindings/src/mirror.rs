@@ -73,6 +73,8 @@ pub enum Source {
     Observed,
     /// It came from another system.
     Imported,
+    /// It was made up, to show or to try something: it is of nobody.
+    Synthetic,
 }
 
 /// A consent category: what a patient grants.

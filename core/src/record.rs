@@ -231,6 +231,8 @@ pub enum Source {
     Observed,
     /// It came from another system.
     Imported,
+    /// It was made up, to show or to try something: it is of nobody.
+    Synthetic,
 }
 
 /// What an app hands to `log`.
@@ -407,6 +409,12 @@ impl Entry {
         self
     }
 
+    /// Says that it was made up.
+    pub fn synthetic(mut self) -> Self {
+        self.source = Source::Synthetic;
+        self
+    }
+
     /// Makes an entry for a message.
     pub fn message(text: impl Into<String>, reply_to: Option<RecordId>) -> Self {
         Self::new(Message { text: text.into(), reply_to })
@@ -436,7 +444,7 @@ impl Entry {
             check(offsets.contains(&offset_minutes), "offset_minutes", "-1080 to 1080")?;
         }
         let observes = writer == Writer::Clinic || self.source != Source::Observed;
-        check(observes, "source", "self or imported, from a patient")?;
+        check(observes, "source", "self, imported or synthetic, from a patient")?;
         let short = self.note.chars().count() <= NOTE_CHARS_MAX;
         check(short, "note", format_args!("at most {NOTE_CHARS_MAX} characters"))?;
         self.body.check(writer, &self.note)?;

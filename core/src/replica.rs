@@ -4,6 +4,7 @@
 //! threads, sockets or clock: time and randomness come in through [`Config`], the network is a list of
 //! [`LinkAction`]s. An app never sees it; the simulator drives it directly.
 
+mod care;
 mod engine;
 mod journal;
 mod networks;
@@ -28,6 +29,7 @@ use parking_lot::Mutex;
 use zeroize::Zeroizing;
 
 pub use self::{
+    care::AlertView,
     engine::{Engine, LinkAction},
     journal::{Delivery, Query, Version},
     networks::NetworkId,
@@ -36,6 +38,10 @@ pub use self::{
     watch::{Observer, SyncStatus, Traffic},
 };
 use crate::{
+    clinical::{
+        chart::Chart,
+        today::{Notification, Today},
+    },
     error::{Cause, Error, Result},
     keys::Entropy,
     link::{ServerAddress, Transport},
@@ -352,6 +358,41 @@ impl Replica {
         self.with_engine(|engine| engine.delivery(&space, &record))
     }
 
+    /// What is due now and next: doses, check-ins, questionnaires, sessions, tasks.
+    ///
+    /// # Errors
+    /// [`Error::FixInput`] for a space that this replica does not follow.
+    pub fn today(&self, space: SpaceId) -> Result<Today> {
+        self.attended(|engine| engine.today(&space))
+    }
+
+    /// The reminders that a phone should schedule for so many hours, in words that say nothing on a lock
+    /// screen. Schedule them anew whenever records change; their ids stay.
+    ///
+    /// # Errors
+    /// As [`Replica::today`].
+    pub fn notifications(&self, space: SpaceId, hours: u32) -> Result<Vec<Notification>> {
+        self.attended(|engine| engine.notifications(&space, hours))
+    }
+
+    /// Every alert that this device found, withdrawn ones among them, with its history; evaluated at this
+    /// moment.
+    ///
+    /// # Errors
+    /// As [`Replica::today`].
+    pub fn alerts(&self, space: SpaceId) -> Result<Vec<AlertView>> {
+        self.attended(|engine| engine.alerts(&space))
+    }
+
+    /// Reads the chart of a space: what trends, scores and summaries are made from. `read` runs under the
+    /// replica's lock and must not call the replica.
+    ///
+    /// # Errors
+    /// As [`Replica::today`].
+    pub fn chart<T>(&self, space: SpaceId, read: impl FnOnce(&Chart) -> T) -> Result<T> {
+        self.attended(|engine| engine.chart(&space, read))
+    }
+
     /// The card by which others know this device (and clinic): show it to whoever shall add it.
     ///
     /// # Errors
@@ -439,6 +480,13 @@ impl Replica {
     /// [`Error::Unlock`] when locked.
     pub fn deadline(&self) -> Result<Option<Millis>> {
         self.unlocked(|engine| engine.deadline())
+    }
+
+    /// Runs something that may have found alerts, then tells observers.
+    fn attended<T>(&self, work: impl FnOnce(&mut Engine) -> Result<T>) -> Result<T> {
+        let outcome = self.with_engine(work);
+        self.shared.tell_events();
+        outcome
     }
 
     /// Runs something that may have changed records, then tells observers and the connection.

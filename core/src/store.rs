@@ -3,6 +3,7 @@
 //! Every call that writes is one transaction with `synchronous=FULL`: when it returns, it is on disk.
 //! Functions of the rooms that must be part of a transaction take [`Tx`]; readers take a connection.
 
+pub(crate) mod alerts;
 pub(crate) mod changes;
 pub(crate) mod keyring;
 pub(crate) mod outbox;
@@ -24,9 +25,9 @@ use crate::{
 };
 
 /// The schema's steps, in order; a database's `user_version` counts those that it has taken.
-const SCHEMA: &[&str] = &[include_str!("store/schema/001.sql")];
+const SCHEMA: &[&str] = &[include_str!("store/schema/001.sql"), include_str!("store/schema/002.sql")];
 /// Rises when views are computed differently; those of an older version are rebuilt.
-pub(crate) const PROJECTION_VERSION: u32 = 1;
+pub(crate) const PROJECTION_VERSION: u32 = 2;
 /// Pages of cache, negative for KiB: a month's list fits, a cheap phone does not notice.
 const CACHE_KIB: i64 = 4096;
 /// Prepared statements kept: all that there are. With fewer, most are prepared anew each time.

@@ -33,6 +33,8 @@ use crate::{
     ward::{Lived, Plan, Run},
 };
 
+#[cfg(test)]
+mod oracle;
 mod pipe;
 mod progress;
 mod replay;

@@ -44,6 +44,9 @@ macro_rules! kinds {
         }
 
         impl Kind {
+            /// Every kind that this version knows.
+            pub const KNOWN: &[Self] = &[$(Self::$kind),+];
+
             /// Returns the name it has on disk.
             pub fn label(&self) -> &str {
                 match self {

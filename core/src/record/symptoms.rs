@@ -19,7 +19,7 @@ pub struct Answers {
     #[serde(with = "side_by_side")]
     pub answers: BTreeMap<String, i64>,
     /// Whether more answers are meant to follow: a draft is shown as one, and only its safety items count.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    #[serde(default)]
     pub draft: bool,
 }
 

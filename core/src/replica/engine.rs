@@ -15,12 +15,12 @@ use ebb_protocol::{
 };
 use zeroize::Zeroizing;
 
-use super::{Clock, Config, NetworkId, Start, Writer, checked_pins, networks::Networks};
+use super::{Clock, Config, NetworkId, Start, Writer, care::Care, checked_pins, networks::Networks};
 use crate::{
     error::{Cause, Error, Result},
     keys::{DeviceSecrets, Entropy, EpochKey, KemSecret},
     link::{Identity, ServerAddress, Transport},
-    record::{Category, Moment, RecordId},
+    record::{AlertId, Category, Moment, RecordId},
     store::{FolderLock, PROJECTION_VERSION, Store, Tx, keyring},
 };
 
@@ -51,6 +51,8 @@ pub(crate) enum Event {
     ServerRestored(SpaceId),
     /// The device may no longer write in this space.
     Frozen(SpaceId),
+    /// What the rules find changed.
+    Alerts(SpaceId, Vec<AlertId>),
 }
 
 /// A replica without threads, sockets or clock.
@@ -59,6 +61,8 @@ pub struct Engine {
     pub(super) secrets: DeviceSecrets,
     pub(super) clinic: Option<(MemberId, KemSecret)>,
     pub(super) spaces: BTreeMap<SpaceId, Space>,
+    /// What is known of spaces, of those that were asked about.
+    pub(super) cares: BTreeMap<SpaceId, Care>,
     pub(super) client: Client,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) entropy: Box<dyn Entropy>,
@@ -121,6 +125,7 @@ impl Engine {
             secrets,
             clinic,
             spaces: BTreeMap::new(),
+            cares: BTreeMap::new(),
             client,
             clock,
             entropy,
@@ -301,6 +306,7 @@ impl Engine {
     /// Opens the database anew, and takes from it what is kept in memory: what failed before may be in it.
     fn renew(&mut self) -> Result<()> {
         self.store.renew()?;
+        self.cares.clear();
         let loaded = self.spaces().iter().try_for_each(|id| self.reload_space(id));
         match &loaded {
             Ok(()) => {

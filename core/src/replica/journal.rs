@@ -5,7 +5,7 @@ use ebb_protocol::{
     verify,
 };
 
-use super::engine::{Engine, Event, Space};
+use super::engine::{Engine, Space};
 use crate::{
     document::{Document, NewChange, State, gate::CHANGES_PER_AUTHOR_AND_RECORD_MAX},
     error::{Cause, Error, Result},
@@ -71,10 +71,10 @@ pub enum Delivery {
 
 impl Engine {
     pub(super) fn log(&mut self, id: &SpaceId, entry: &Entry) -> Result<RecordId> {
-        entry.validate(self.writer()).map_err(invalid)?;
+        self.check_entry(id, entry, None)?;
+        let category = self.category_of(id, entry)?;
         let stamp = self.stamp();
-        let space = self.space(id)?;
-        let (stream, category) = self.place_for(space, entry)?;
+        let stream = self.place_for(self.space(id)?, category)?;
         let mut random = [0; 10];
         self.entropy.fill(&mut random);
         let record = RecordId::new(self.clock.now().0, &random);
@@ -89,12 +89,12 @@ impl Engine {
             views::put(tx, id, &view)?;
             Ok(())
         })?;
-        self.events.push(Event::Records(*id, vec![record]));
+        self.records_changed(*id, vec![record]);
         Ok(record)
     }
 
     pub(super) fn edit(&mut self, id: &SpaceId, record: &RecordId, entry: &Entry) -> Result<()> {
-        entry.validate(self.writer()).map_err(invalid)?;
+        self.check_entry(id, entry, Some(*record))?;
         let stamp = self.stamp();
         self.rewrite(id, record, |document, actor, category| {
             if !entry.body.belongs(category.0).contains(&category.1) {
@@ -248,7 +248,7 @@ impl Engine {
             views::put(tx, id, &view)?;
             Ok(())
         })?;
-        self.events.push(Event::Records(*id, vec![*record]));
+        self.records_changed(*id, vec![*record]);
         Ok(())
     }
 
@@ -256,14 +256,12 @@ impl Engine {
         load(&changes::of_record(self.store.read(), id, record)?)
     }
 
-    fn place_for(&self, space: &Space, entry: &Entry) -> Result<(StreamId, Category)> {
-        let category = entry.body.belongs(self.writer()).first().copied();
-        let category = category.ok_or_else(|| Error::fix("body", "a kind that this side writes"))?;
+    fn place_for(&self, space: &Space, category: Category) -> Result<StreamId> {
         let stream = space.stream(category).ok_or_else(|| {
             Error::retry("this device has not been given the category's key yet: sync first")
         })?;
         self.may_write(space, &stream)?;
-        Ok((stream, category))
+        Ok(stream)
     }
 
     fn may_write(&self, space: &Space, stream: &StreamId) -> Result<()> {
@@ -323,7 +321,7 @@ pub(super) fn put_view(tx: &Tx<'_>, id: &SpaceId, view: &ViewRow) -> Result<()> 
     Ok(views::put(tx, id, view)?)
 }
 
-fn record_of(view: ViewRow) -> Result<Record> {
+pub(super) fn record_of(view: ViewRow) -> Result<Record> {
     let category = category_of(&view)?;
     let value = Value::decode(&view.value).map_err(|_| unreadable())?;
     let retracted = view.retraction.as_deref().map(Retraction::decode);
@@ -336,7 +334,7 @@ fn category_of(view: &ViewRow) -> Result<Category> {
         .ok_or_else(|| Error::Update(Cause::new("a category of a newer version")))
 }
 
-fn invalid(invalid: crate::record::Invalid) -> Error {
+pub(super) fn invalid(invalid: crate::record::Invalid) -> Error {
     Error::fix(invalid.field, invalid.allowed)
 }
 

@@ -111,7 +111,7 @@ impl Engine {
         }
         self.events.push(Event::Delivery(id));
         if !touched.is_empty() {
-            self.events.push(Event::Records(id, touched));
+            self.records_changed(id, touched);
         }
         Ok((!lacks_own).then_some(cursor))
     }
@@ -134,7 +134,7 @@ impl Engine {
             work.finish(tx)
         })?;
         if !touched.is_empty() {
-            self.events.push(Event::Records(*id, touched));
+            self.records_changed(*id, touched);
         }
         Ok(())
     }
@@ -159,7 +159,7 @@ impl Engine {
                 work.finish(tx)
             })?;
             if !touched.is_empty() {
-                self.events.push(Event::Records(id, touched));
+                self.records_changed(id, touched);
             }
             self.look_again(&id)?;
         }

@@ -31,7 +31,7 @@ use super::{
 };
 use crate::{
     link::{self, Link, LinkError},
-    record::RecordId,
+    record::{AlertId, RecordId},
 };
 
 /// How it stands with the server.
@@ -63,6 +63,8 @@ pub trait Observer: Send + Sync {
     fn records_changed(&self, _space: SpaceId, _records: &[RecordId]) {}
     /// Where records are may have changed: ask for the delivery of those on the screen.
     fn delivery_changed(&self, _space: SpaceId) {}
+    /// What the rules find changed: alerts were raised, changed or withdrawn.
+    fn alerts_changed(&self, _space: SpaceId, _alerts: &[AlertId]) {}
     /// The connection changed its state.
     fn status_changed(&self, _status: SyncStatus) {}
     /// The server lost data and was refilled from this device: some deliveries went back for a while.
@@ -199,6 +201,12 @@ impl Shared {
         self.observers.lock().clear();
     }
 
+    /// Tells observers what happened.
+    pub(super) fn tell_events(&self) {
+        let events = self.engine.lock().as_mut().map(Engine::take_events).unwrap_or_default();
+        self.tell(&events, Millis(0));
+    }
+
     /// Tells observers and the connection that something changed.
     pub(super) fn after_change(&self) {
         let events = self.engine.lock().as_mut().map(Engine::take_events).unwrap_or_default();
@@ -228,6 +236,7 @@ impl Shared {
                     Event::Delivery(space) => observer.delivery_changed(*space),
                     Event::ServerRestored(space) => observer.server_restored(*space),
                     Event::Frozen(space) => observer.device_frozen(*space),
+                    Event::Alerts(space, alerts) => observer.alerts_changed(*space, alerts),
                     Event::Status(_) => {}
                 }
             }

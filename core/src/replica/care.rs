@@ -1,0 +1,294 @@
+//! Clinical knowledge of each space: its chart, and the alerts that this device found in it.
+//!
+//! A chart is loaded once, then follows the records. A patient's own device always has its own: a rule that
+//! fires shows at once, with no network. A desk loads a patient's when somebody asks.
+
+use std::collections::BTreeMap;
+
+use ebb_protocol::{
+    id::{MemberId, SpaceId},
+    roster::Recipient,
+};
+
+use super::{
+    engine::{Engine, Event},
+    journal::{invalid, record_of},
+};
+use crate::{
+    clinical::{
+        chart::{Chart, Touched},
+        instrument::{Instrument, Instruments},
+        plan,
+        rules::{self, Alert, Grant, Ledger, Rule, Surroundings},
+        today::{self, Notification, Today},
+    },
+    error::{Cause, Error, Result},
+    record::{Answers, Body, Category, Entry, Record, RecordId, Writer},
+    store::{
+        alerts,
+        views::{self, Filter},
+    },
+};
+
+/// How far back a look at the clock reaches before the last one: days are the coarsest thing that it counts.
+const DAY_MS: i64 = 86_400_000;
+
+/// How far ahead of this device's clock something that happened may lie, in ms: clocks are set wrong by a day
+/// now and then, and what is worse than that was typed wrong.
+const AHEAD_MS_MAX: i64 = DAY_MS;
+
+/// How old a look at the clock may be, in ms.
+const LOOK_MS_MAX: i64 = 60_000;
+
+/// What is known of a space.
+pub(super) struct Care {
+    chart: Chart,
+    ledger: Ledger,
+    /// When rules that go by the clock were evaluated last, in ms since the Unix epoch.
+    looked_ms: i64,
+}
+
+impl Engine {
+    /// Says that records changed: to observers, and to what is known of the space.
+    pub(super) fn records_changed(&mut self, id: SpaceId, records: Vec<RecordId>) {
+        if let Err(error) = self.attend(&id, &records) {
+            // The records are safe. What is known of the space is loaded anew when it is asked for.
+            tracing::warn!(?error, "the rules could not be evaluated now");
+            self.cares.remove(&id);
+            self.sobered(error);
+        }
+        self.events.push(Event::Records(id, records));
+    }
+
+    /// Takes records into the chart of their space, and evaluates the rules that read what they say.
+    fn attend(&mut self, id: &SpaceId, records: &[RecordId]) -> Result<()> {
+        if !self.cares.contains_key(id) {
+            // A desk follows thousands; a person's own device, one.
+            return if self.space(id)?.own { self.care(id).map(drop) } else { Ok(()) };
+        }
+        let mut all: Option<Touched> = None;
+        for record in records {
+            let Some((record, by, received_ms)) = self.told(id, record)? else { continue };
+            let care = self.cares.get_mut(id).ok_or_else(gone)?;
+            let touched = care.chart.put(&record, by, received_ms);
+            all = Some(match all {
+                None => touched,
+                Some(mut all) => {
+                    all.topics.extend(touched.topics);
+                    all.since_ms = all.since_ms.min(touched.since_ms);
+                    all
+                }
+            });
+        }
+        match all {
+            Some(Touched { topics, since_ms }) => self.evaluate(id, since_ms, |rule| rule.reads_any(&topics)),
+            None => Ok(()),
+        }
+    }
+
+    /// What is known of a space at this moment.
+    pub(super) fn care(&mut self, id: &SpaceId) -> Result<&Care> {
+        let now_ms = self.now().millis;
+        let Some(care) = self.cares.get_mut(id) else {
+            let care = self.load_care(id)?;
+            self.cares.insert(*id, care);
+            self.evaluate(id, i64::MIN, |_| true)?;
+            return self.cares.get(id).ok_or_else(gone);
+        };
+        let last = care.looked_ms;
+        if (now_ms - last).abs() > LOOK_MS_MAX {
+            care.looked_ms = now_ms;
+            self.evaluate(id, last.min(now_ms) - DAY_MS, |rule| rule.by_clock)?;
+        }
+        self.cares.get(id).ok_or_else(gone)
+    }
+
+    /// Checks that an entry may be logged here and now, or put in the place of `edited`.
+    pub(super) fn check_entry(
+        &mut self,
+        id: &SpaceId,
+        entry: &Entry,
+        edited: Option<RecordId>,
+    ) -> Result<()> {
+        let writer = self.writer();
+        let latest_ms = self.now().millis.saturating_add(AHEAD_MS_MAX);
+        let of_plan = entry.body.belongs(writer).first() == Some(&Category::Plan);
+        if !of_plan && entry.occurred.is_some_and(|occurred| occurred.millis > latest_ms) {
+            return Err(Error::fix("occurred", "not more than a day ahead of this device's clock"));
+        }
+        // What does not depend on the plan needs no chart.
+        let shipped = |answers: &Answers| Instruments::shipped().get(&answers.instrument);
+        let by_itself = match &entry.body {
+            Body::Answers(answers) => shipped(answers).is_some_and(Instrument::on_by_default),
+            Body::Regimen(_) | Body::Thresholds(_) | Body::LevelMove(_) | Body::ProgrammeInstrument(_) => {
+                false
+            }
+            _ => true,
+        };
+        if by_itself {
+            return entry.validate(writer).map_err(invalid);
+        }
+        let now_ms = self.now().millis;
+        let chart = &self.care(id)?.chart;
+        entry.validate_with(writer, chart.instruments()).map_err(invalid)?;
+        match &entry.body {
+            Body::Answers(Answers { instrument, .. }) => {
+                let used = chart.instruments().get(instrument).is_some_and(|known| chart.plan.uses(known));
+                if used { Ok(()) } else { Err(Error::fix("instrument", "one that the programme turned on")) }
+            }
+            Body::Regimen(regimen) => {
+                plan::medication::check_regimen(regimen, &chart.plan, edited).map(drop).map_err(invalid)
+            }
+            Body::LevelMove(one) => {
+                let at_ms = entry.occurred.map_or(now_ms, |occurred| occurred.millis);
+                let lacks = plan::level::needs_aftercare(one, at_ms, &chart.plan);
+                let allowed = "a reason, where a discharge or step down has no aftercare plan yet";
+                if lacks { Err(Error::fix("without_aftercare", allowed)) } else { Ok(()) }
+            }
+            Body::Thresholds(own) => rules::check_thresholds(own, chart.instruments()).map_err(invalid),
+            Body::ProgrammeInstrument(file) => {
+                let instrument = Instrument::from_json("json", &file.json);
+                let taken = instrument.and_then(|instrument| chart.instruments().with(instrument));
+                taken.map(drop).map_err(|error| Error::fix("json", error.to_string()))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// In which category an entry belongs: that of its instrument, for answers.
+    pub(super) fn category_of(&mut self, id: &SpaceId, entry: &Entry) -> Result<Category> {
+        let belongs = entry.body.belongs(self.writer());
+        let usual = *belongs.first().ok_or_else(|| Error::fix("body", "a kind that this side writes"))?;
+        let Body::Answers(Answers { instrument, .. }) = &entry.body else { return Ok(usual) };
+        if Instruments::shipped().get(instrument).is_some() {
+            return Ok(usual);
+        }
+        let own = self.care(id)?.chart.instruments().get(instrument).map(|own| own.category);
+        Ok(own.filter(|own| belongs.contains(own)).unwrap_or(usual))
+    }
+
+    /// What is due at this moment.
+    pub(super) fn today(&mut self, id: &SpaceId) -> Result<Today> {
+        let now_ms = self.now().millis;
+        Ok(today::today(&self.care(id)?.chart, now_ms))
+    }
+
+    /// What a phone should remind of in the hours to come.
+    pub(super) fn notifications(&mut self, id: &SpaceId, hours: u32) -> Result<Vec<Notification>> {
+        let now_ms = self.now().millis;
+        Ok(today::notifications(&self.care(id)?.chart, now_ms, hours))
+    }
+
+    /// The alerts of a space, as they stand.
+    pub(super) fn alerts(&mut self, id: &SpaceId) -> Result<Vec<AlertView>> {
+        let Care { chart, ledger, .. } = self.care(id)?;
+        let view = |alert: &Alert| AlertView { state: alert.state(chart), alert: alert.clone() };
+        Ok(ledger.iter().map(view).collect())
+    }
+
+    /// Reads the chart of a space.
+    pub(super) fn chart<T>(&mut self, id: &SpaceId, read: impl FnOnce(&Chart) -> T) -> Result<T> {
+        Ok(read(&self.care(id)?.chart))
+    }
+
+    /// Evaluates rules, and keeps what is new or changed.
+    fn evaluate(&mut self, id: &SpaceId, since_ms: i64, asked: impl Fn(&Rule) -> bool) -> Result<()> {
+        let now_ms = self.now().millis;
+        let around = self.surroundings(id)?;
+        let care = self.cares.get_mut(id).ok_or_else(gone)?;
+        let around = Surroundings {
+            last_heard_ms: around.last_heard_ms.and(care.chart.heard_ms).or(around.last_heard_ms),
+            ..around
+        };
+        let changed = care.ledger.look(&care.chart, &around, now_ms, since_ms, asked);
+        if changed.is_empty() {
+            return Ok(());
+        }
+        let rows: Vec<_> =
+            changed.iter().filter_map(|id| Some((*id, to_bytes(care.ledger.get(id)?)))).collect();
+        self.store
+            .write(|tx| rows.iter().try_for_each(|(alert, value)| Ok(alerts::put(tx, id, alert, value)?)))?;
+        self.events.push(Event::Alerts(*id, changed));
+        Ok(())
+    }
+
+    /// What rules go by beside the records.
+    fn surroundings(&self, id: &SpaceId) -> Result<Surroundings> {
+        let space = self.space(id)?;
+        let mut grants = Vec::new();
+        for stream in space.roster.streams() {
+            let Some(category) = space.category(&stream) else { continue };
+            let members =
+                space.roster.recipients(&stream).into_iter().filter_map(|recipient| match recipient {
+                    Recipient::Member(member) => Some(member),
+                    _ => None,
+                });
+            grants.extend(members.map(|member: MemberId| Grant { member, category }));
+        }
+        // On the person's own device, what was logged has been heard.
+        let last_heard_ms = (!space.own).then_some(i64::MIN);
+        Ok(Surroundings { last_heard_ms, grants })
+    }
+
+    fn load_care(&self, id: &SpaceId) -> Result<Care> {
+        let space = self.space(id)?;
+        let received: BTreeMap<_, _> = match space.own {
+            true => BTreeMap::new(),
+            false => alerts::received(self.store.read(), id)?.into_iter().collect(),
+        };
+        let mut chart = Chart::default();
+        for view in views::list(self.store.read(), id, &Filter::default())? {
+            let by = space.writes_as(&view.author);
+            let Some(record) = readable(record_of(view))? else { continue };
+            chart.put(&record, by, received.get(&record.id).copied());
+        }
+        let rows = alerts::all(self.store.read(), id)?;
+        let kept = rows.iter().map(|bytes| from_bytes(bytes)).collect::<Option<Vec<_>>>();
+        let kept = kept.ok_or_else(|| Error::Update(Cause::new("an alert of a newer version")))?;
+        Ok(Care { chart, ledger: Ledger::of(kept), looked_ms: self.now().millis })
+    }
+
+    /// A record with whose hand it is from and when the server received it.
+    fn told(&self, id: &SpaceId, record: &RecordId) -> Result<Option<(Record, Writer, Option<i64>)>> {
+        let Some(view) = views::get(self.store.read(), id, record)? else { return Ok(None) };
+        let space = self.space(id)?;
+        let by = space.writes_as(&view.author);
+        let received_ms = match space.own {
+            true => None,
+            false => alerts::received_of(self.store.read(), id, record)?,
+        };
+        Ok(readable(record_of(view))?.map(|record| (record, by, received_ms)))
+    }
+}
+
+/// An alert, and how it stands with it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AlertView {
+    /// What was found, and its history on this device.
+    pub alert: Alert,
+    /// How it stands with it.
+    pub state: rules::AlertState,
+}
+
+/// A record, unless it is in a category of a newer version: then it is not for this one to judge.
+fn readable(record: Result<Record>) -> Result<Option<Record>> {
+    match record {
+        Ok(record) => Ok(Some(record)),
+        Err(Error::Update(_)) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn to_bytes(alert: &Alert) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    ciborium::into_writer(alert, &mut bytes).expect("writing to memory cannot fail");
+    bytes
+}
+
+fn from_bytes(bytes: &[u8]) -> Option<Alert> {
+    ciborium::from_reader(bytes).ok()
+}
+
+fn gone() -> Error {
+    Error::bug("a space's chart is gone")
+}
