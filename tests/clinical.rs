@@ -15,12 +15,17 @@ use ebb_core::{
     AlertView, Category, Clock, Config, Entry, Error, FileVault, Observer, Replica, Start,
     clinical::{
         crisis,
-        plan::taper::{Fall, Taper},
+        plan::{
+            PlanChanges,
+            taper::{Fall, Taper},
+        },
         rules::{AlertState, Change, RULES, Severity},
+        today::What,
     },
     record::{
         AlertAction, AlertId, Course, DoseRoute, DoseStep, Handling, Helpline, Level, LevelMove, Moment,
-        Programme, ProgrammeInstrument, Regimen, SessionSeries, Thresholds, TimedDose, Unit, Weekday,
+        PlanSignOff, Programme, ProgrammeInstrument, Regimen, SessionSeries, Thresholds, TimedDose, Unit,
+        Weekday,
     },
 };
 use ebb_protocol::id::{Millis, SpaceId};
@@ -351,6 +356,39 @@ fn today_and_the_reminders_come_from_the_plan() {
     assert!(reminders.len() >= 3, "two days of doses and sessions");
     assert_eq!(phone.replica.notifications(space, 48).unwrap(), reminders, "asked again, the same ones");
     assert_eq!(phone.replica.chart(space, crisis::lines).unwrap()[0].name, "Riverside");
+}
+
+#[test]
+fn a_version_of_the_plan_awaits_the_persons_word() {
+    let root = tempfile::tempdir().unwrap();
+    let (_server, phone, desk, space) = clinic(&root);
+    refused(phone.replica.publish_plan(space, "mine"));
+    refused(desk.replica.publish_plan(space, "of nothing"));
+    let methadone = |mg| Entry::new(regimen("methadone", &[(2026, 1, 1, mg)]));
+    let order = desk.replica.log(space, &methadone(60.0)).unwrap();
+    assert_eq!(desk.replica.plan_changes(space).unwrap().added, [order]);
+    let version = desk.replica.publish_plan(space, "begins").unwrap();
+    assert_eq!(desk.replica.plan_changes(space).unwrap(), PlanChanges::default());
+    desk.replica.edit(space, order, &methadone(50.0)).unwrap();
+    assert_eq!(desk.replica.plan_changes(space).unwrap().changed, [order]);
+    desk.sync();
+    phone.sync();
+    assert_eq!(phone.replica.plan_changes(space).unwrap().changed, [order], "the phone sees the same");
+
+    let asked = |agreed| {
+        let items = phone.replica.today(space).unwrap().items;
+        items.iter().any(|item| item.what == What::SignOff { number: 1, agreed } && item.record == version)
+    };
+    assert!(asked(None));
+    let word = PlanSignOff { version, number: 1, agreed: true };
+    phone.replica.log(space, &Entry::new(word.clone())).unwrap();
+    assert!(asked(Some(true)));
+    assert_eq!(
+        refused(desk.replica.log(space, &Entry::new(word))).0,
+        "kind",
+        "nobody signs for somebody else"
+    );
+    assert_eq!(desk.replica.publish_plan(space, "less").map(|second| second > version).ok(), Some(true));
 }
 
 const HEAD: &str = "# Rules

@@ -40,6 +40,7 @@ pub use self::{
 use crate::{
     clinical::{
         chart::Chart,
+        plan::PlanChanges,
         today::{Notification, Today},
     },
     error::{Cause, Error, Result},
@@ -356,6 +357,23 @@ impl Replica {
     /// [`Error::FixInput`] for an unknown record.
     pub fn delivery(&self, space: SpaceId, record: RecordId) -> Result<Delivery> {
         self.with_engine(|engine| engine.delivery(&space, &record))
+    }
+
+    /// Makes a version of the plan as it reads now, with a summary of what changed, for the person to agree or
+    /// not ([`PlanSignOff`](crate::record::PlanSignOff)).
+    ///
+    /// # Errors
+    /// [`Error::FixInput`] from a patient's device, or where the plan has no section yet.
+    pub fn publish_plan(&self, space: SpaceId, summary: &str) -> Result<RecordId> {
+        self.changed(|engine| engine.publish_plan(&space, summary))
+    }
+
+    /// What changed in the plan since its newest version: the records of sections.
+    ///
+    /// # Errors
+    /// As [`Replica::today`].
+    pub fn plan_changes(&self, space: SpaceId) -> Result<PlanChanges> {
+        self.attended(|engine| engine.plan_changes(&space))
     }
 
     /// What is due now and next: doses, check-ins, questionnaires, sessions, tasks.

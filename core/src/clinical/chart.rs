@@ -15,8 +15,8 @@ use super::{
     substance::Medicine,
 };
 use crate::record::{
-    AlertAction, Answers, BandInstrument, Body, Category, Consent, Contact, Dose, DrugScreen, Moment, Record,
-    RecordId, UseEvent, Visit, WithdrawalBand, Writer,
+    AlertAction, Answers, BandInstrument, Body, Category, Consent, Contact, Dose, DrugScreen, Moment,
+    PlanSignOff, Record, RecordId, UseEvent, Visit, WithdrawalBand, Writer,
 };
 
 /// The scale whose series carries its instrument's own name.
@@ -47,6 +47,8 @@ pub struct Chart {
     pub contacts: Series<Contact>,
     /// Consents given and taken back.
     pub consents: Series<Consent>,
+    /// The person's word on versions of the plan.
+    pub sign_offs: Series<PlanSignOff>,
     /// What the care team did about alerts.
     pub actions: Series<AlertAction>,
     /// Everything that the person logged themselves.
@@ -88,6 +90,8 @@ pub enum Topic {
     Contacts,
     /// Consents.
     Consents,
+    /// The person's word on versions of the plan.
+    SignOffs,
     /// What the care team did about alerts.
     Actions,
     /// That the person logged anything.
@@ -256,6 +260,7 @@ impl Chart {
                 Topic::Visits => self.visits.remove(key),
                 Topic::Contacts => self.contacts.remove(key),
                 Topic::Consents => self.consents.remove(key),
+                Topic::SignOffs => self.sign_offs.remove(key),
                 Topic::Actions => self.actions.remove(key),
                 Topic::Entries => self.entries.remove(key),
             }
@@ -338,6 +343,10 @@ impl Chart {
             Body::Consent(consent) => {
                 topics.insert(Topic::Consents);
                 self.consents.put(point(record, by, received_ms, consent.clone()));
+            }
+            Body::PlanSignOff(word) => {
+                topics.insert(Topic::SignOffs);
+                self.sign_offs.put(point(record, by, received_ms, word.clone()));
             }
             Body::AlertAction(action) => {
                 topics.insert(Topic::Actions);

@@ -122,6 +122,11 @@ impl Plan {
         before.map(|section| section.value.to)
     }
 
+    /// Returns the version that was made last, by its number.
+    pub fn newest_version(&self) -> Option<Section<'_, PlanVersion>> {
+        self.versions().max_by_key(|section| (section.value.number, section.record))
+    }
+
     /// Returns what changed since a version of the plan was made; `digest` hashes a section as it reads now.
     ///
     /// Versions themselves are no sections of a plan.

@@ -120,6 +120,13 @@ pub enum What {
     Task(String),
     /// A look at a problem of the treatment plan, or at how to keep from returning to use.
     Review,
+    /// The person's word on a version of the plan.
+    SignOff {
+        /// The version's number.
+        number: u32,
+        /// Whether the person agrees, once they said so.
+        agreed: Option<bool>,
+    },
 }
 
 /// Tells how something stands.
@@ -151,6 +158,7 @@ pub fn today(chart: &Chart, now_ms: i64) -> Today {
         items.extend(later.into_iter().next());
     }
     items.extend(days(chart, now_ms));
+    items.extend(sign_off(chart, now_ms));
     items.sort_by_key(|item| (item.due_ms, item.record));
     Today { items, not_understood: not_understood(chart) }
 }
@@ -317,6 +325,24 @@ fn days(chart: &Chart, now_ms: i64) -> Vec<Item> {
     items
 }
 
+/// The newest version of the plan, while the person has not spoken or for a day after.
+fn sign_off(chart: &Chart, now_ms: i64) -> Option<Item> {
+    let version = chart.plan.newest_version()?;
+    let words = chart.sign_offs.iter().rev();
+    let word = words.into_iter().find(|word| word.value.version == version.record);
+    let due_ms = version.at.millis;
+    let recent = word.is_none_or(|word| word.at.millis.saturating_add(BEHIND_MS) > now_ms);
+    recent.then(|| Item {
+        what: What::SignOff { number: version.value.number, agreed: word.map(|word| word.value.agreed) },
+        record: version.record,
+        due_ms,
+        at: Weeks::of(&chart.plan).zone.wall(due_ms),
+        all_day: false,
+        state: if word.is_some() { State::Done } else { State::Due },
+        answer: word.map(|word| word.record),
+    })
+}
+
 /// Orders whose zone or instrument this version does not know.
 fn not_understood(chart: &Chart) -> Vec<RecordId> {
     let plan = &chart.plan;
@@ -410,7 +436,10 @@ pub fn notifications(chart: &Chart, now_ms: i64, hours: u32) -> Vec<Notification
 /// When a phone reminds of something, and how.
 fn moment(item: &Item) -> Option<(i64, Notice)> {
     match &item.what {
-        What::Instrument { answered_by: AnsweredBy::Observer, .. } | What::Task(_) | What::Review => None,
+        What::Instrument { answered_by: AnsweredBy::Observer, .. }
+        | What::Task(_)
+        | What::Review
+        | What::SignOff { .. } => None,
         What::Dose { .. } | What::CheckIn | What::Instrument { .. } => Some((item.due_ms, Notice::Check)),
         What::Session { .. } => Some((item.due_ms - SESSION_NOTICE_MS, Notice::Soon)),
     }

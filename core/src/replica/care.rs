@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use ebb_protocol::{
     id::{MemberId, SpaceId},
     roster::Recipient,
+    verify,
 };
 
 use super::{
@@ -18,12 +19,12 @@ use crate::{
     clinical::{
         chart::{Chart, Touched},
         instrument::{Instrument, Instruments},
-        plan,
+        plan::{self, PlanChanges},
         rules::{self, Alert, Grant, Ledger, Rule, Surroundings},
         today::{self, Notification, Today},
     },
     error::{Cause, Error, Result},
-    record::{Answers, Body, Category, Entry, Record, RecordId, Writer},
+    record::{Answers, Body, Category, Entry, Kind, PlanPart, PlanVersion, Record, RecordId, Writer},
     store::{
         alerts,
         views::{self, Filter},
@@ -165,6 +166,38 @@ impl Engine {
         }
         let own = self.care(id)?.chart.instruments().get(instrument).map(|own| own.category);
         Ok(own.filter(|own| belongs.contains(own)).unwrap_or(usual))
+    }
+
+    /// Makes a version of the plan as it reads now.
+    pub(super) fn publish_plan(&mut self, id: &SpaceId, summary: &str) -> Result<RecordId> {
+        let parts =
+            self.digests(id)?.into_iter().map(|(record, digest)| PlanPart { record, digest }).collect();
+        let last = self.care(id)?.chart.plan.newest_version().map_or(0, |version| version.value.number);
+        self.log(id, &Entry::new(PlanVersion { number: last + 1, parts, summary: summary.to_owned() }))
+    }
+
+    /// What changed in the plan since its newest version; all of it is new where there is none.
+    pub(super) fn plan_changes(&mut self, id: &SpaceId) -> Result<PlanChanges> {
+        let digests = self.digests(id)?;
+        let plan = &self.care(id)?.chart.plan;
+        let none = PlanVersion { number: 0, parts: Vec::new(), summary: String::new() };
+        let version = plan.newest_version().map_or(&none, |version| version.value);
+        Ok(plan.changed_since(version, |record| digests.get(record).copied()))
+    }
+
+    /// A hash of every section of the plan as it reads now.
+    fn digests(&self, id: &SpaceId) -> Result<BTreeMap<RecordId, [u8; 16]>> {
+        self.space(id)?;
+        let filter = Filter { category: Some(Category::Plan.label()), ..Filter::default() };
+        let sections = views::list(self.store.read(), id, &filter)?
+            .into_iter()
+            .filter(|view| view.retraction.is_none() && view.kind != Kind::PlanVersion.label());
+        let digest = |value: &[u8]| {
+            let mut digest = [0; 16];
+            digest.copy_from_slice(&verify::sha256(&[value]).0[..16]);
+            digest
+        };
+        Ok(sections.map(|view| (view.id, digest(&view.value))).collect())
     }
 
     /// What is due at this moment.
