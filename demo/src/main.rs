@@ -25,7 +25,7 @@ use ebb_core::record::Writer;
 use tracing_subscriber::EnvFilter;
 
 use crate::{
-    pipe::{Role, Seen},
+    pipe::{Care, Role, Seen},
     progress::Progress,
     table::{TextTable, bytes},
     trial::{Dirt, Person, Row, Trial},
@@ -33,12 +33,14 @@ use crate::{
     ward::{Lived, Plan, Run},
 };
 
+mod dice;
 #[cfg(test)]
 mod oracle;
 mod pipe;
 mod progress;
 mod replay;
 mod role;
+mod synthetic;
 mod table;
 mod tamper;
 mod trial;
@@ -151,6 +153,10 @@ fn report(progress: &Progress, run: &Run, trial: &Trial, days: Option<u32>, took
         "syncs",
         "cuts",
         "kills",
+        "scored",
+        "alerts",
+        "late",
+        "hours",
     ]);
     let mut total = Total::default();
     for lived in &run.lived {
@@ -187,7 +193,7 @@ fn judge(
         let rows = told.values().flatten().copied();
         rows.filter(|row| replay::writer(row.table, &person.background) == writer).collect()
     };
-    let observed = |seen: &&Seen| seen.category == "observations";
+    let observed = |seen: &&Seen| ["observations", "plan"].contains(&seen.category.as_str());
     let from_phone: Vec<_> = lived.at_clinic.iter().filter(|seen| !observed(seen)).collect();
     let from_clinic: Vec<_> = lived.at_phone.iter().filter(observed).collect();
     verdict.lose(person, &lived.lost);
@@ -208,6 +214,7 @@ struct Total {
     syncs: u64,
     cuts: u64,
     kills: u64,
+    care: Care,
 }
 
 impl Total {
@@ -223,6 +230,7 @@ impl Total {
             syncs: lived.syncs.into(),
             cuts: lived.cuts.into(),
             kills: lived.kills.into(),
+            care: lived.care,
         }
     }
 
@@ -237,9 +245,14 @@ impl Total {
         self.syncs += other.syncs;
         self.cuts += other.cuts;
         self.kills += other.kills;
+        self.care.scored += other.care.scored;
+        self.care.on_time += other.care.on_time;
+        self.care.late += other.care.late;
+        self.care.hours += other.care.hours;
+        self.care.required += other.care.required;
     }
 
-    fn cells(&self, who: String, trial: String) -> [String; 12] {
+    fn cells(&self, who: String, trial: String) -> [String; 16] {
         [
             who,
             trial,
@@ -253,6 +266,10 @@ impl Total {
             self.syncs.to_string(),
             self.cuts.to_string(),
             self.kills.to_string(),
+            self.care.scored.to_string(),
+            (self.care.on_time + self.care.late).to_string(),
+            self.care.late.to_string(),
+            format!("{:.0}/{:.0}", self.care.hours, self.care.required),
         ]
     }
 }

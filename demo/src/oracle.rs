@@ -26,7 +26,7 @@ const DAY_MS: i64 = 86_400_000;
 fn records(person: &Person) -> Vec<(Record, Writer)> {
     let mut records = Vec::new();
     for (day, rows) in person.days(None) {
-        for row in rows {
+        for row in rows.into_iter().filter(|row| !row.table.is_synthetic()) {
             let by = replay::writer(row.table, &person.background);
             // What has no day happened as it was logged: late on the day on which it was told.
             let told_ms = DAY_ZERO_MS

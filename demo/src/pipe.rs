@@ -71,6 +71,13 @@ pub(crate) enum Ask {
     Count(String),
     /// Lists the records of a ticket's space: [`Answer::Records`].
     List(String),
+    /// Has the clinic look at what is known of a person at a moment: [`Answer::Looked`].
+    Look {
+        /// The ticket of the person's space.
+        ticket: String,
+        /// The moment, in ms since the Unix epoch: study days are not today's.
+        now_ms: i64,
+    },
     /// Changes one stored field behind the replica's back: [`Answer::Done`].
     Tamper,
 }
@@ -122,10 +129,27 @@ pub(crate) enum Answer {
         /// Envelopes.
         envelopes: u64,
     },
+    /// What the clinic knows of a person.
+    Looked(Care),
     /// A space's records.
     Records(Vec<Seen>),
     /// It could not be done.
     Failed(String),
+}
+
+/// What the clinic knows of a person.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Care {
+    /// Scales that came to a score.
+    pub(crate) scored: u32,
+    /// Alerts to look at or worse, found within a day of what they are about.
+    pub(crate) on_time: u32,
+    /// The same, found later.
+    pub(crate) late: u32,
+    /// Hours attended in the programme's weeks.
+    pub(crate) hours: f64,
+    /// Hours that those weeks ask for.
+    pub(crate) required: f64,
 }
 
 /// A record as a replica lists it.

@@ -12,14 +12,19 @@
 //! - `No Pain` is 0 of 10 in a check-in. The other words for pain are no number: they are a note.
 //! - A row whose value is missing, or fits no kind of record, is a note in the data's own words.
 //!
+//! - What the demo makes up (`synthetic.rs`) says so in its source and in the name of its table.
+//!
 //! A record's note begins with its row (`visit:12`); lines below hold columns that no field carries.
 
 use ebb_core::record::{
-    Attendance, Audience, Band, BandInstrument, Body, CheckIn, Dose, Entry, Moment, Note, Phase,
-    ScreenResult, Specimen, Taking, Unit, Writer,
+    Attendance, Audience, Band, BandInstrument, Body, CheckIn, Dose, Entry, Level, LevelMove, Mode, Moment,
+    Note, Phase, Programme, ScreenResult, SessionKind, Specimen, Taking, Unit, Visit, Weekday, Writer,
 };
 
-use crate::trial::{Background, DAY_ZERO_MS, Row, Table};
+use crate::{
+    synthetic,
+    trial::{Background, DAY_ZERO_MS, Row, Table},
+};
 
 /// What the programme's sessions are called.
 pub(crate) const SESSION: &str = "study visit";
@@ -27,12 +32,12 @@ pub(crate) const SESSION: &str = "study visit";
 /// Whose it is to log a row.
 pub(crate) fn writer(table: Table, background: &Background) -> Writer {
     match table {
-        Table::Visit | Table::Uds => Writer::Clinic,
+        Table::Visit | Table::Uds | Table::SyntheticProgramme => Writer::Clinic,
         Table::Withdrawal | Table::WithdrawalPrePost => match instrument(background) {
             BandInstrument::Cows => Writer::Clinic,
             BandInstrument::Sows16 => Writer::Patient,
         },
-        Table::Treatment | Table::Tlfb | Table::Pain => Writer::Patient,
+        Table::Treatment | Table::Tlfb | Table::Pain | Table::SyntheticScales => Writer::Patient,
     }
 }
 
@@ -48,7 +53,9 @@ pub(crate) fn entry(row: &Row, background: &Background) -> Entry {
         }
         None => drop(left.entry("when".into()).or_default()),
     }
-    if writer(row.table, background) == Writer::Clinic {
+    if row.table.is_synthetic() {
+        entry = entry.synthetic();
+    } else if writer(row.table, background) == Writer::Clinic {
         entry = entry.observed();
     }
     let mut note = row.reference();
@@ -108,6 +115,19 @@ fn body(row: &Row, background: &Background, carries: &mut dyn FnMut(&str)) -> Op
             carries("visit");
             Some(Entry::visit(SESSION, label, attendance).body)
         }
+        Table::SyntheticScales => {
+            let answers = synthetic::read(row.column("says"))?;
+            let entry = Entry::answers(row.column("what"), answers);
+            carries("what");
+            carries("says");
+            Some(entry.body)
+        }
+        Table::SyntheticProgramme => {
+            let body = programme(row)?;
+            carries("what");
+            carries("says");
+            Some(body)
+        }
         Table::Pain => {
             if row.column("pain") != "No Pain" {
                 return None;
@@ -116,6 +136,38 @@ fn body(row: &Row, background: &Background, carries: &mut dyn FnMut(&str)) -> Op
             Some(CheckIn { pain: Some(0), ..CheckIn::default() }.into())
         }
     }
+}
+
+/// What the clinic is made to log of a programme that the trial did not have.
+fn programme(row: &Row) -> Option<Body> {
+    Some(match (row.column("what"), row.column("says")) {
+        ("programme", _) => Programme {
+            name: "Synthetic programme".to_owned(),
+            zone: "UTC".to_owned(),
+            week_starts: Weekday::Monday,
+            hours_min: 9.0,
+            hours_max: 20.0,
+            opioid_treatment_programme: false,
+            helplines: Vec::new(),
+        }
+        .into(),
+        ("admission", _) => LevelMove {
+            to: Level::IntensiveOutpatient,
+            reason: "synthetic".to_owned(),
+            decided_by: "synthetic".to_owned(),
+            referred_by: None,
+            without_aftercare: None,
+        }
+        .into(),
+        ("session", "missed") => {
+            Visit::new(SessionKind::Group, "evening group", Attendance::Missed { reason: None }).into()
+        }
+        ("session", minutes) => {
+            let visit = Visit::new(SessionKind::Group, "evening group", Attendance::Kept);
+            visit.attended(Mode::InPerson, minutes.parse().ok()?).into()
+        }
+        _ => return None,
+    })
 }
 
 fn attendance(row: &Row, carries: &mut dyn FnMut(&str)) -> Attendance {

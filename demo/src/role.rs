@@ -1,6 +1,7 @@
 //! The processes that the demo starts: a server, the clinic's desk, a phone.
 
 use std::{
+    collections::BTreeMap,
     io::{self, BufRead, Write},
     path::{Path, PathBuf},
     time::Duration,
@@ -8,8 +9,14 @@ use std::{
 
 use anyhow::{Context, bail};
 use ebb_core::{
-    Category, Config, Error, FileVault, Query, Record, Replica, Start, SyncError, Ticket,
-    link::ServerAddress, record::Writer,
+    Category, Config, Error, FileVault, Query, Record, Replica, SpaceId, Start, SyncError, Ticket,
+    clinical::{
+        chart::Chart,
+        plan::{attendance::WeekHours, level, schedule::Weeks},
+        rules::{Ledger, Severity, Surroundings},
+    },
+    link::ServerAddress,
+    record::Writer,
 };
 use ebb_protocol::wire::SignedPins;
 use ebb_sync_server::{
@@ -20,7 +27,7 @@ use ebb_sync_server::{
 use serde::Serialize;
 
 use crate::{
-    pipe::{Answer, Ask, Opening, Role, Seen},
+    pipe::{Answer, Ask, Care, Opening, Role, Seen},
     replay, tamper,
 };
 
@@ -31,13 +38,14 @@ use crate::{
 pub(crate) fn play(role: Role, data: &Path) -> anyhow::Result<()> {
     match role {
         Role::Server => serve(data),
-        Role::Clinic => Device { writer: Writer::Clinic, open: None }.run(),
-        Role::Phone => Device { writer: Writer::Patient, open: None }.run(),
+        Role::Clinic => Device { writer: Writer::Clinic, open: None, ledgers: BTreeMap::new() }.run(),
+        Role::Phone => Device { writer: Writer::Patient, open: None, ledgers: BTreeMap::new() }.run(),
     }
 }
 
 /// What a device of the demo waits at least between attempts to connect: nobody has minutes here.
 const BACK_OFF_MS: u32 = 100;
+const DAY_MS: i64 = 86_400_000;
 
 fn serve(data: &Path) -> anyhow::Result<()> {
     let keys = Keys::init(data)?;
@@ -64,6 +72,8 @@ fn serve(data: &Path) -> anyhow::Result<()> {
 struct Device {
     writer: Writer,
     open: Option<(Replica, Opening)>,
+    /// What the desk found on which study day, person by person.
+    ledgers: BTreeMap<SpaceId, Ledger>,
 }
 
 impl Device {
@@ -114,6 +124,7 @@ impl Device {
                 let records = self.replica()?.records(parse(&ticket)?.space, &Query::default())?;
                 Ok(Answer::Records(records.iter().map(seen).collect::<anyhow::Result<_>>()?))
             }
+            Ask::Look { ticket, now_ms } => self.look(parse(&ticket)?.space, now_ms),
             Ask::Tamper => {
                 let (replica, opening) = self.open.take().context("nothing is open")?;
                 replica.lock();
@@ -153,6 +164,19 @@ impl Device {
         Ok(Answer::Opened { device, card, ticket, held })
     }
 
+    /// Looks at a person's chart as it would be seen on a study day. The alerts that a replica keeps by itself go
+    /// by the clock on the wall, which is years ahead of the study.
+    fn look(&mut self, space: SpaceId, now_ms: i64) -> anyhow::Result<Answer> {
+        let mut ledger = self.ledgers.remove(&space).unwrap_or_default();
+        let care = self.replica()?.chart(space, |chart| {
+            let around = Surroundings { last_heard_ms: Some(now_ms), grants: Vec::new() };
+            ledger.look(chart, &around, now_ms, i64::MIN, |_| true);
+            care(chart, &ledger, now_ms)
+        })?;
+        self.ledgers.insert(space, ledger);
+        Ok(Answer::Looked(care))
+    }
+
     fn sync(&self, budget: Duration) -> anyhow::Result<Answer> {
         let replica = self.replica()?;
         replica.go_offline();
@@ -169,6 +193,31 @@ impl Device {
     fn replica(&self) -> anyhow::Result<&Replica> {
         self.open.as_ref().map(|(replica, _)| replica).context("nothing is open")
     }
+}
+
+/// What is known of a person, in figures.
+fn care(chart: &Chart, ledger: &Ledger, now_ms: i64) -> Care {
+    let mut care = Care::default();
+    let totals = chart.readings.iter().filter(|(measure, _)| chart.answers.contains_key(measure.name()));
+    care.scored = totals.map(|(_, series)| u32::try_from(series.len()).unwrap_or(u32::MAX)).sum();
+    for alert in ledger.iter().filter(|alert| !alert.is_withdrawn()) {
+        if alert.finding.severity >= Severity::Review {
+            let late = alert.late_ms() > DAY_MS;
+            *(if late { &mut care.late } else { &mut care.on_time }) += 1;
+        }
+    }
+    let weeks = Weeks::of(&chart.plan);
+    for stay in level::history(&chart.plan) {
+        // Four weeks are made up: after them, nobody counts hours.
+        let until_ms = stay.until_ms.unwrap_or(now_ms).min(now_ms).min(stay.from_ms + 28 * DAY_MS);
+        for week in weeks.between(weeks.zone.day(stay.from_ms), weeks.zone.day(until_ms)) {
+            if week.starts_ms >= stay.from_ms - DAY_MS && week.ends_ms <= until_ms {
+                care.hours += f64::from(WeekHours::of(chart, &weeks, week, now_ms).attended) / 60.0;
+                care.required += f64::from(weeks.hours_min);
+            }
+        }
+    }
+    care
 }
 
 fn folder(opening: &Opening) -> PathBuf {

@@ -13,6 +13,8 @@ use anyhow::{Context, bail, ensure};
 use flate2::read::GzDecoder;
 use serde::{Deserialize, Serialize};
 
+use crate::synthetic;
+
 /// The tables whose rows become records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -31,11 +33,15 @@ pub(crate) enum Table {
     Visit,
     /// Pain, in words.
     Pain,
+    /// Made up by the demo: answers to scales.
+    SyntheticScales,
+    /// Made up by the demo: an admission and sessions.
+    SyntheticProgramme,
 }
 
 impl Table {
     /// Every table, in the order in which rows of one day are told.
-    pub(crate) const ALL: [Self; 7] = [
+    pub(crate) const ALL: [Self; 9] = [
         Self::Treatment,
         Self::Withdrawal,
         Self::WithdrawalPrePost,
@@ -43,7 +49,14 @@ impl Table {
         Self::Visit,
         Self::Uds,
         Self::Tlfb,
+        Self::SyntheticScales,
+        Self::SyntheticProgramme,
     ];
+
+    /// Whether its rows are made up, and not the trial's.
+    pub(crate) fn is_synthetic(self) -> bool {
+        matches!(self, Self::SyntheticScales | Self::SyntheticProgramme)
+    }
 
     /// The name of its file, without the ending.
     pub(crate) fn label(self) -> &'static str {
@@ -55,6 +68,8 @@ impl Table {
             Self::Tlfb => "tlfb",
             Self::Visit => "visit",
             Self::Pain => "pain",
+            Self::SyntheticScales => "synthetic_scales",
+            Self::SyntheticProgramme => "synthetic_programme",
         }
     }
 
@@ -67,6 +82,8 @@ impl Table {
             Self::Pain => 11,
             Self::Visit => 12,
             Self::Uds => 13,
+            Self::SyntheticScales => 17,
+            Self::SyntheticProgramme => 18,
             Self::Tlfb => 21,
         }
     }
@@ -179,11 +196,17 @@ impl Trial {
                 *arm = columns.get("treatment").cloned().unwrap_or_default();
             }
         }
-        for table in Table::ALL {
+        for table in Table::ALL.into_iter().filter(|table| !table.is_synthetic()) {
             for (number, (who, columns)) in (1..).zip(read(folder, table.label())?.unwrap_or_default()) {
                 if let Some(place) = places.get(&who) {
                     people[*place].rows.push(Row { table, number, columns });
                 }
+            }
+        }
+        for person in &mut people {
+            let doses = person.rows.iter().filter(|row| row.table == Table::Treatment);
+            if let Some(first) = doses.filter_map(Row::day).min() {
+                person.rows.extend(synthetic::rows(&person.who, first));
             }
         }
         Ok(Self { people })
@@ -215,12 +238,13 @@ impl Dirt {
         let mut newest: BTreeMap<Table, i32> = BTreeMap::new();
         let mut newest_week = None;
         let mut post = false;
-        for row in rows {
+        for row in rows.into_iter().filter(|row| !row.table.is_synthetic()) {
             let day = row.day();
             let thing = match row.table {
                 Table::Treatment | Table::Withdrawal | Table::Pain => String::new(),
                 Table::Visit => row.column("visit").to_owned(),
                 Table::Uds | Table::Tlfb | Table::WithdrawalPrePost => row.column("what").to_owned(),
+                Table::SyntheticScales | Table::SyntheticProgramme => continue,
             };
             // A visit and a first dose happen once, on whatever day.
             let once = matches!(row.table, Table::Visit | Table::WithdrawalPrePost);
@@ -269,6 +293,7 @@ fn is_unanswered(row: &Row) -> bool {
         Table::Withdrawal | Table::WithdrawalPrePost => "withdrawal",
         Table::Pain => "pain",
         Table::Visit | Table::Uds | Table::Tlfb => "what",
+        Table::SyntheticScales | Table::SyntheticProgramme => return false,
     };
     matches!(row.column(value), "" | "NA" | "Missing" | "MISSING")
 }
@@ -378,7 +403,8 @@ mod tests {
             let of = trial.people.iter().filter(|person| person.background.project == project);
             assert_eq!(of.count(), 20);
         }
-        assert_eq!(trial.people.iter().map(|person| person.rows.len()).sum::<usize>(), 11_377);
+        let of_trial = |person: &Person| person.rows.iter().filter(|row| !row.table.is_synthetic()).count();
+        assert_eq!(trial.people.iter().map(of_trial).sum::<usize>(), 11_377);
         let three = Trial::load(None, Some(3)).expect("the same tables");
         let projects: Vec<_> = three.people.iter().map(|person| person.background.project.as_str()).collect();
         assert_eq!(projects, ["27", "30", "51"]);

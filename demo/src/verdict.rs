@@ -6,8 +6,8 @@
 use std::collections::{BTreeMap, HashMap};
 
 use ebb_core::record::{
-    Attendance, Audience, BandInstrument, CheckIn, Dose, DrugScreen, Note, Phase, ScreenResult, Specimen,
-    Taking, Unit, UseEvent, Visit, WithdrawalBand,
+    Answers, Attendance, Audience, BandInstrument, CheckIn, Dose, DrugScreen, Note, Phase, ScreenResult,
+    Specimen, Taking, Unit, UseEvent, Visit, WithdrawalBand,
 };
 use serde::de::DeserializeOwned;
 
@@ -106,13 +106,18 @@ impl<'a> Reading<'a> {
     fn of(seen: &Seen, row: &'a Row, person: &Person, author: &str) -> Self {
         let mut reading = Self { row, compared: 0, differences: Vec::new() };
         let in_clinic = match row.table {
-            Table::Visit | Table::Uds => true,
+            Table::Visit | Table::Uds | Table::SyntheticProgramme => true,
             Table::Withdrawal | Table::WithdrawalPrePost => person.background.project != "51",
-            Table::Treatment | Table::Tlfb | Table::Pain => false,
+            Table::Treatment | Table::Tlfb | Table::Pain | Table::SyntheticScales => false,
         };
-        reading.says("source", seen.source.as_str(), if in_clinic { "observed" } else { "self" });
+        let source = match (row.table.is_synthetic(), in_clinic) {
+            (true, _) => "synthetic",
+            (false, true) => "observed",
+            (false, false) => "self",
+        };
+        reading.says("source", seen.source.as_str(), source);
         reading.says("author", seen.author.as_str(), author);
-        reading.says("category", seen.category.as_str(), category(in_clinic, &seen.kind));
+        reading.says("category", seen.category.as_str(), category(in_clinic, seen));
         reading.says("is retracted, in conflict or newer", &seen.is_disturbed, &false);
         let mut columns: BTreeMap<String, String> = seen
             .note
@@ -174,12 +179,14 @@ fn alike(arrived: &str, source: &str) -> bool {
     arrived == source || numbers().unwrap_or(false)
 }
 
-fn category(in_clinic: bool, kind: &str) -> &'static str {
-    match kind {
+fn category(in_clinic: bool, seen: &Seen) -> &'static str {
+    match seen.kind.as_str() {
+        "programme" | "level_move" => "plan",
         _ if in_clinic => "observations",
         "dose" => "medication",
         "use_event" => "substance_use",
         "check_in" => "wellbeing",
+        "answers" if seen.body["instrument"] != "sows16" => "wellbeing",
         _ => "symptoms",
     }
 }
@@ -252,6 +259,29 @@ fn body(
                         put(&format!("is_{}", reason.replace(' ', "_")), "1".into());
                     }
                 }
+            }
+        }
+        (Table::SyntheticScales, "answers") => {
+            let answers: Answers = typed(seen)?;
+            put("what", answers.instrument);
+            let mut said: Vec<_> = answers.answers.into_iter().collect();
+            said.sort_by_key(|(item, _)| item.parse::<u32>().unwrap_or(u32::MAX));
+            put(
+                "says",
+                said.iter().map(|(item, value)| format!("{item}={value}")).collect::<Vec<_>>().join(" "),
+            );
+            reading.says("draft", &answers.draft, &false);
+        }
+        (Table::SyntheticProgramme, "programme") => put("what", "programme".into()),
+        (Table::SyntheticProgramme, "level_move") => put("what", "admission".into()),
+        (Table::SyntheticProgramme, "visit") => {
+            let visit: Visit = typed(seen)?;
+            put("what", "session".into());
+            match visit.attendance {
+                Attendance::Kept => {
+                    put("says", visit.minutes.map_or(String::new(), |minutes| minutes.to_string()))
+                }
+                _ => put("says", "missed".into()),
             }
         }
         (Table::Pain, "check_in") => {

@@ -21,10 +21,11 @@ use tokio::{
 };
 
 use crate::{
-    pipe::{Answer, Ask, Opening, Process, Role, Seen},
+    dice::Dice,
+    pipe::{Answer, Ask, Care, Opening, Process, Role, Seen},
     progress::Progress,
     replay::writer,
-    trial::{Background, Person, Row},
+    trial::{Background, DAY_ZERO_MS, Person, Row},
     weather::{Carried, Weather},
 };
 
@@ -76,6 +77,8 @@ pub(crate) struct Lived {
     pub(crate) at_phone: Vec<Seen>,
     /// What the clinic lists in the end.
     pub(crate) at_clinic: Vec<Seen>,
+    /// What the clinic knew of the person on the last day.
+    pub(crate) care: Care,
 }
 
 /// Everything that happened.
@@ -91,6 +94,7 @@ pub(crate) struct Run {
 
 /// How many phones are on at a time: each is a process that wants its share of two cores.
 const PHONES_AT_ONCE: usize = 10;
+const DAY_MS: i64 = 86_400_000;
 /// A calm sync may take so long on a busy machine.
 const CALM_MS: u64 = 30_000;
 /// A sync that is to be cut off gives up after this: nobody tells a phone that its network is gone.
@@ -203,6 +207,24 @@ impl Desk {
         Ok(logged)
     }
 
+    /// Looks at a person as the desk would have at the end of a study day.
+    async fn look(&self, ticket: &str, day: i32) -> anyhow::Result<Care> {
+        let now_ms = DAY_ZERO_MS + i64::from(day + 1) * DAY_MS;
+        let look = Ask::Look { ticket: ticket.to_owned(), now_ms };
+        match self.process.lock().await.request(&look).await? {
+            Answer::Looked(care) => Ok(care),
+            _ => bail!("the desk does not look"),
+        }
+    }
+
+    /// How many records of a space have come to the desk.
+    async fn held(&self, ticket: &str) -> anyhow::Result<u64> {
+        match self.process.lock().await.request(&Ask::Count(ticket.to_owned())).await? {
+            Answer::Counted { records, .. } => Ok(records),
+            _ => bail!("the desk does not count"),
+        }
+    }
+
     /// Whether everything that the desk logged in a space is at the server.
     async fn is_delivered(&self, ticket: &str) -> anyhow::Result<bool> {
         match self.process.lock().await.request(&Ask::Count(ticket.to_owned())).await? {
@@ -282,6 +304,7 @@ impl<'a> Life<'a> {
             ticket: String::new(),
             at_phone: Vec::new(),
             at_clinic: Vec::new(),
+            care: Care::default(),
         };
         let (acknowledged, frames) = (HashSet::new(), Default::default());
         let mut life = Self {
@@ -313,6 +336,7 @@ impl<'a> Life<'a> {
         let mut contacts = 0;
         let mut next_contact = None;
         let mut seen_by_clinic = Vec::new();
+        let mut last_day = 0;
         for (day, rows) in days {
             let (own, observed): (Vec<_>, Vec<_>) = rows
                 .into_iter()
@@ -335,10 +359,13 @@ impl<'a> Life<'a> {
             contacts += 1;
             next_contact = Some(day + 1 + i32::try_from(self.dice.below(OFFLINE_DAYS_MAX))?);
             self.desk_logs(&mut seen_by_clinic).await?;
+            self.desk_looks(day).await?;
+            last_day = day;
         }
         self.sync().await?;
         self.desk_catches_up(&mut seen_by_clinic).await?;
         self.sync().await?;
+        self.desk_looks(last_day + 1).await?;
         self.end().await
     }
 
@@ -472,6 +499,25 @@ impl<'a> Life<'a> {
         Ok(())
     }
 
+    /// The desk looks at the person once what the phone sent has come.
+    async fn desk_looks(&mut self, day: i32) -> anyhow::Result<()> {
+        if !self.followed {
+            return Ok(());
+        }
+        let Answer::Counted { records, unsent, .. } =
+            self.phone.request(&Ask::Count(self.lived.ticket.clone())).await?
+        else {
+            bail!("the phone does not count");
+        };
+        let begun = Instant::now();
+        while self.ward.desk.held(&self.lived.ticket).await? < records - unsent {
+            ensure!(begun.elapsed() < DESK_PATIENCE, "the desk does not get what the phone sent");
+            sleep(DESK_POLL).await;
+        }
+        self.lived.care = self.ward.desk.look(&self.lived.ticket, day).await?;
+        Ok(())
+    }
+
     /// The desk logs what is left, and sends it.
     async fn desk_catches_up(&mut self, rows: &mut Vec<Row>) -> anyhow::Result<()> {
         let begun = Instant::now();
@@ -516,30 +562,6 @@ impl<'a> Life<'a> {
 impl Ward {
     fn phone_log(&self, person: &Person) -> PathBuf {
         self.logs.join(format!("phone-{}.log", person.who))
-    }
-}
-
-/// Numbers that a seed decides (SplitMix64), for each person by themselves.
-struct Dice(u64);
-
-impl Dice {
-    fn new(seed: u64, who: &str) -> Self {
-        // FNV-1a: any mixing of a person's number with the seed will do.
-        let mixed = who.bytes().fold(seed ^ 0xcbf2_9ce4_8422_2325, |mixed, byte| {
-            (mixed ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-        });
-        Self(mixed)
-    }
-
-    fn below(&mut self, end: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (mixed ^ (mixed >> 31)) % end
-    }
-
-    fn one_in(&mut self, many: u64) -> bool {
-        self.below(many) == 0
     }
 }
 

@@ -32,6 +32,17 @@ fn every_record_arrives_as_the_data_have_it() {
     assert_eq!(phone + clinic, on_server, "{said}");
     assert_eq!(on_server, far_side, "{said}");
     assert!(said.contains(&format!("VERDICT: all {far_side} records are on the far side")), "{said}");
+    // Scales with a total, alerts, and hours of those that are asked for.
+    let care: Vec<_> =
+        said.lines().find(|line| line.starts_with("all ")).expect("a last line").split(' ').collect();
+    let care: Vec<_> = care.into_iter().filter(|word| !word.is_empty()).rev().take(4).collect();
+    let (hours, required) = care[0].split_once('/').expect("hours of hours");
+    assert!(hours.parse::<u32>().is_ok_and(|hours| hours > 0) && required != "0", "{said}");
+    let figures: Vec<u32> = care[1..].iter().filter_map(|figure| figure.parse().ok()).collect();
+    assert!(
+        matches!(figures[..], [late, alerts, scored] if late <= alerts && alerts > 0 && scored > 0),
+        "{said}"
+    );
 }
 
 #[test]
@@ -70,7 +81,8 @@ fn rows_of_other_tables_are_kept_however_dirty() {
     let output = demo(&["--trial", trial, "--data", data.to_str().expect("a plain path")]);
     let said = said(&output);
     assert!(output.status.success(), "{said}");
-    assert_eq!(totals(&said)[..4], [12, 5, 17, 17], "{said}");
+    // 12 and 5 of these are the tables'; the others the demo made up for two people with doses.
+    assert_eq!(totals(&said)[..4], [12 + 32, 5 + 27, 17 + 59, 17 + 59], "{said}");
     assert!(said.contains("2 duplicate rows"), "{said}");
     assert!(said.contains("3 rows out of order"), "{said}");
     assert!(said.contains("3 without a value"), "{said}");
