@@ -114,12 +114,18 @@ pub fn occasions(chart: &Chart, from_ms: i64, until_ms: i64) -> Vec<Occasion<'_>
         }
     }
 
+    // By day and kind, so that a year's sessions are not held against a year's visits.
+    let mut others_of: BTreeMap<_, Vec<_>> = BTreeMap::new();
+    for visit in &others {
+        others_of.entry((zone.day(visit.at.millis), &visit.value.session)).or_default().push(*visit);
+    }
     let mut taken = BTreeSet::new();
     let mut pairs = Vec::new();
-    for (place, session) in found.iter().enumerate() {
+    for (place, session) in found.iter().enumerate().filter(|_| !others_of.is_empty()) {
         let Some(planned) = session.planned else { continue };
-        for visit in others.iter().filter(|visit| visit.value.session == planned.series.session) {
-            if zone.day(visit.at.millis) == zone.day(session.at_ms) && session.told_by(visit.by).is_none() {
+        let near = others_of.get(&(zone.day(session.at_ms), &planned.series.session));
+        for visit in near.into_iter().flatten() {
+            if session.told_by(visit.by).is_none() {
                 pairs.push(((visit.at.millis - session.at_ms).abs(), place, *visit));
             }
         }
