@@ -109,4 +109,16 @@ fn the_fuzzer_is_built_of_the_same_versions() {
     for (name, versions) in fuzzers.iter().filter(|(name, _)| ours.contains_key(*name)) {
         assert!(versions.is_subset(&ours[name]), "{name}: {versions:?} instead of {:?}", ours[name]);
     }
+    // And nothing that came since is missing: with `--locked`, the fuzzer would not build.
+    for member in ["protocol", "core", "sync-server", "tests"] {
+        let manifest = fs::read_to_string(root().join(member).join("Cargo.toml")).expect("a manifest");
+        let named = manifest.split("[dependencies]\n").nth(1).expect("it has dependencies");
+        for line in named.lines().take_while(|line| !line.starts_with('[')) {
+            let Some((name, _)) = line.split_once(".workspace") else { continue };
+            assert!(
+                fuzzers.contains_key(&format!("\"{name}\"")),
+                "fuzz/Cargo.lock lacks {name}, of {member}"
+            );
+        }
+    }
 }

@@ -142,7 +142,11 @@ impl Engine {
             }
             Body::LevelMove(one) => {
                 let at_ms = entry.occurred.map_or(now_ms, |occurred| occurred.millis);
-                let lacks = plan::level::needs_aftercare(one, at_ms, &chart.plan);
+                let before = match edited.and_then(|own| chart.happened_ms(&own)) {
+                    Some(own_ms) => chart.plan.level_at(own_ms.saturating_sub(1)),
+                    None => chart.plan.level_at(at_ms),
+                };
+                let lacks = plan::level::needs_aftercare(one, before, &chart.plan);
                 let allowed = "a reason, where a discharge or step down has no aftercare plan yet";
                 if lacks { Err(Error::fix("without_aftercare", allowed)) } else { Ok(()) }
             }

@@ -99,11 +99,10 @@ pub fn history(plan: &Plan) -> Vec<Stay> {
     stays.collect()
 }
 
-/// Says whether a move at a moment, in ms since the Unix epoch, wants an aftercare plan or a reason why there is
-/// none: a discharge or a step down without either (R26).
+/// Says whether a move from a level of care wants an aftercare plan or a reason why there is none: a discharge or
+/// a step down without either (R26). `before` is `None` before the first admission.
 #[must_use]
-pub fn needs_aftercare(one: &LevelMove, at_ms: i64, plan: &Plan) -> bool {
-    let before = plan.level_at(at_ms.saturating_sub(1));
+pub fn needs_aftercare(one: &LevelMove, before: Option<Level>, plan: &Plan) -> bool {
     let leaves = matches!(Direction::of(before, one.to), Direction::Down | Direction::Discharge);
     leaves && one.without_aftercare.is_none() && plan.aftercare().next().is_none()
 }
@@ -184,23 +183,20 @@ mod tests {
     fn who_leaves_has_an_aftercare_plan_or_a_reason() {
         let mut plan = Plan::default();
         plan.put(&section(1, date(2026, 1, 1), to(Level::IntensiveOutpatient)));
-        let later = ms(date(2026, 2, 1));
-        assert!(needs_aftercare(&to(Level::Discharged), later, &plan));
-        assert!(needs_aftercare(&to(Level::Outpatient), later, &plan));
-        assert!(!needs_aftercare(&to(Level::Residential), later, &plan), "a step up");
-        assert!(!needs_aftercare(&to(Level::Outpatient), ms(date(2025, 1, 1)), &plan), "an admission");
+        let before = Some(Level::IntensiveOutpatient);
+        assert!(needs_aftercare(&to(Level::Discharged), before, &plan));
+        assert!(needs_aftercare(&to(Level::Outpatient), before, &plan));
+        assert!(!needs_aftercare(&to(Level::Residential), before, &plan), "a step up");
+        assert!(!needs_aftercare(&to(Level::Outpatient), None, &plan), "an admission");
         let reasoned =
             LevelMove { without_aftercare: Some("Moved away".to_owned()), ..to(Level::Discharged) };
-        assert!(!needs_aftercare(&reasoned, later, &plan));
-        // The move itself may be in the plan already.
-        plan.put(&section(2, date(2026, 2, 1), to(Level::Discharged)));
-        assert!(needs_aftercare(&to(Level::Discharged), later, &plan));
+        assert!(!needs_aftercare(&reasoned, before, &plan));
         let tasks = vec![Task { text: "Call weekly".to_owned(), due: None, done: false }];
         plan.put(&section(
             3,
             date(2026, 1, 20),
             Aftercare { from: date(2026, 2, 1), tasks, check_in_days: None },
         ));
-        assert!(!needs_aftercare(&to(Level::Discharged), later, &plan));
+        assert!(!needs_aftercare(&to(Level::Discharged), before, &plan));
     }
 }

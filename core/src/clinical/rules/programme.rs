@@ -141,6 +141,7 @@ fn missed_sessions(case: &Case<'_>) -> Vec<Finding> {
     let first = case.chart.visits.iter().next().map_or(i64::MAX, |visit| visit.at.millis);
     let from_ms = kept.map_or(first, |visit| visit.at.millis - 29 * DAY_MS).max(first - DAY_MS);
     let mut run = Vec::new();
+    let mut on_day = BTreeMap::new();
     let mut found = Vec::new();
     for occasion in occasions(case.chart, from_ms, case.now_ms) {
         match occasion.outcome() {
@@ -156,7 +157,12 @@ fn missed_sessions(case: &Case<'_>) -> Vec<Finding> {
             Some(session) => {
                 [session.planned.series.as_bytes().as_slice(), &key_of(session.planned.on)].concat()
             }
-            None => key_of(occasion.day).to_vec(),
+            // Two of a kind on one day are two.
+            None => {
+                let earlier = on_day.entry((occasion.day, kind.clone())).or_insert(0_u32);
+                *earlier += 1;
+                [key_of(occasion.day).as_slice(), &earlier.to_be_bytes()].concat()
+            }
         };
         let told = occasion.records.iter().filter_map(|record| case.chart.happened_ms(record));
         let (from, until) = (occasion.at_ms.min(visit.at.millis), told.fold(occasion.at_ms, i64::max));
@@ -372,8 +378,10 @@ pub(super) const R26: Rule = Rule {
     by_clock: false,
     find: |case| {
         let mut found = Vec::new();
+        let mut before = None;
         for Section { record, at, value } in case.chart.plan.level_moves() {
-            if at.millis < case.since_ms || !level::needs_aftercare(value, at.millis, &case.chart.plan) {
+            let lacks = level::needs_aftercare(value, before.replace(value.to), &case.chart.plan);
+            if at.millis < case.since_ms || !lacks {
                 continue;
             }
             let draft = case.draft("aftercare", record.as_bytes(), at.millis, Some(at.millis), at.millis);
