@@ -5,7 +5,7 @@
 //! what became of it as later records arrived, is kept by the [`Ledger`].
 //!
 //! Thresholds have a default and its source here; a programme's own stand in its plan
-//! ([`Thresholds`](crate::record::Thresholds)). No rule takes missing data for a bad answer: what nobody said
+//! ([`Thresholds`]). No rule takes missing data for a bad answer: what nobody said
 //! is [`Certainty::Unknown`], and told apart from what was missed.
 
 use std::{borrow::Cow, fmt};

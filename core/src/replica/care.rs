@@ -5,14 +5,10 @@
 
 use std::collections::BTreeMap;
 
-use ebb_protocol::{
-    id::{MemberId, SpaceId},
-    roster::Recipient,
-    verify,
-};
+use ebb_protocol::{id::SpaceId, roster::Recipient, verify};
 
 use super::{
-    engine::{Engine, Event},
+    engine::{Engine, Event, Space},
     journal::{invalid, record_of},
 };
 use crate::{
@@ -231,40 +227,25 @@ impl Engine {
     /// Evaluates rules, and keeps what is new or changed.
     fn evaluate(&mut self, id: &SpaceId, since_ms: i64, asked: impl Fn(&Rule) -> bool) -> Result<()> {
         let now_ms = self.now().millis;
-        let around = self.surroundings(id)?;
+        let space = self.spaces.get(id).ok_or_else(gone)?;
         let care = self.cares.get_mut(id).ok_or_else(gone)?;
-        let around = Surroundings {
-            last_heard_ms: around.last_heard_ms.and(care.chart.heard_ms).or(around.last_heard_ms),
-            ..around
-        };
+        let around = surroundings(space, &care.chart);
         let changed = care.ledger.look(&care.chart, &around, now_ms, since_ms, asked);
         if changed.is_empty() {
             return Ok(());
         }
         let rows: Vec<_> =
             changed.iter().filter_map(|id| Some((*id, to_bytes(care.ledger.get(id)?)))).collect();
-        self.store
-            .write(|tx| rows.iter().try_for_each(|(alert, value)| Ok(alerts::put(tx, id, alert, value)?)))?;
+        let kept = self
+            .store
+            .write(|tx| rows.iter().try_for_each(|(alert, value)| Ok(alerts::put(tx, id, alert, value)?)));
+        if let Err(error) = kept {
+            // What is in memory only would be kept never: it is found again with the next loading.
+            self.cares.remove(id);
+            return Err(error);
+        }
         self.events.push(Event::Alerts(*id, changed));
         Ok(())
-    }
-
-    /// What rules go by beside the records.
-    fn surroundings(&self, id: &SpaceId) -> Result<Surroundings> {
-        let space = self.space(id)?;
-        let mut grants = Vec::new();
-        for stream in space.roster.streams() {
-            let Some(category) = space.category(&stream) else { continue };
-            let members =
-                space.roster.recipients(&stream).into_iter().filter_map(|recipient| match recipient {
-                    Recipient::Member(member) => Some(member),
-                    _ => None,
-                });
-            grants.extend(members.map(|member: MemberId| Grant { member, category }));
-        }
-        // On the person's own device, what was logged has been heard.
-        let last_heard_ms = (!space.own).then_some(i64::MIN);
-        Ok(Surroundings { last_heard_ms, grants })
     }
 
     fn load_care(&self, id: &SpaceId) -> Result<Care> {
@@ -296,6 +277,23 @@ impl Engine {
         };
         Ok(readable(record_of(view))?.map(|record| (record, by, received_ms)))
     }
+}
+
+/// What rules go by beside the records.
+fn surroundings(space: &Space, chart: &Chart) -> Surroundings {
+    let mut grants = Vec::new();
+    // Grants are held against consents: where there is none, nobody asks for them.
+    let streams = space.roster.streams().filter(|_| !chart.consents.is_empty());
+    for (stream, category) in streams.filter_map(|stream| Some((stream, space.category(&stream)?))) {
+        let members = space.roster.recipients(&stream).into_iter().filter_map(|recipient| match recipient {
+            Recipient::Member(member) => Some(member),
+            _ => None,
+        });
+        grants.extend(members.map(|member| Grant { member, category }));
+    }
+    // On the person's own device, what was logged has been heard.
+    let last_heard_ms = (!space.own).then(|| chart.heard_ms.unwrap_or(i64::MIN));
+    Surroundings { last_heard_ms, grants }
 }
 
 /// An alert, and how it stands with it.
