@@ -263,7 +263,7 @@ fn a_plan_refuses_what_must_not_be_and_names_field_and_values() {
     // An observer's scale, a value that an item does not have, an instrument that is off, a dose to come.
     let cows = |value| Entry::answers("cows", [("1", value)]);
     assert_eq!(refused(log(cows(3))), ("answers.1".into(), "0, 1, 2, 4".into()));
-    assert_eq!(refused(phone.replica.log(space, &cows(4))).0, "kind");
+    assert_eq!(refused(phone.replica.log(space, &cows(4))).0, "instrument");
     let benzo = Entry::answers("ciwa_b", [("1", 1)]);
     assert_eq!(refused(phone.replica.log(space, &benzo)).0, "instrument");
     log(Entry::new(Thresholds { instruments_on: vec!["ciwa_b".into()], ..Thresholds::default() })).unwrap();

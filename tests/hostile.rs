@@ -21,7 +21,7 @@ use ebb_core::{
     document::Document,
     keys::{DeviceSecrets, OsEntropy},
     link::ServerAddress,
-    record::{Attendance, Moment, Stamp, Value},
+    record::{Attendance, Band, BandInstrument, Moment, Phase, Stamp, Thresholds, Value},
     seal::PAYLOAD_VERSION,
 };
 use ebb_protocol::{
@@ -236,6 +236,43 @@ fn payloads_that_are_none_are_parked_whole_and_the_chain_goes_on() {
     let expected = of_payloads.map(|reason| format!("payload_{reason}"));
     assert_eq!(reasons, [&expected[..], &["commitment".to_owned()]].concat());
     assert_no_errors();
+}
+
+#[test]
+fn what_an_observer_rates_is_not_taken_from_a_persons_phone() {
+    let ward = Ward::open();
+    ward.phone.replica.grant(&ward.clinic.replica.card().unwrap(), &[Category::Symptoms]).unwrap();
+    ward.phone.sync();
+    ward.clinic.sync();
+    let mut rogue = ward.rogue_phone();
+    let actor = rogue.actor(Category::Symptoms);
+    let recorded = Moment { millis: 1_700_000_000_000, offset_minutes: 0 };
+    let stamp = Stamp { recorded, author: rogue.secrets.id().0, staff: None };
+    let change = |entry: &Entry| {
+        let value = Value::new(entry, &stamp).encode();
+        Document::create(actor, recorded.millis, &value, "").unwrap().1.bytes
+    };
+    let band = |scale| Entry::withdrawal_band(scale, Band::Severe, Phase::Routine);
+    let own = [change(&Entry::sows([1; 16])), change(&band(BandInstrument::Sows16))];
+    let others = [
+        change(&Entry::answers("cows", [("1", 4)])),
+        change(&band(BandInstrument::Cows)),
+        change(&Entry::new(Thresholds::default())),
+    ];
+    let changes: Vec<_> = own.into_iter().chain(others).map(|change| [change]).collect();
+    let records: Vec<_> = (1..).zip(&changes).map(|(id, change)| ([id; 16], change.as_slice())).collect();
+    let envelope = rogue.write(Category::Symptoms, &payload(&records));
+    assert!(ward.wire(&rogue).push_one(&envelope).is_acked(), "the server cannot tell");
+
+    assert!(ward.clinic.sync().in_sync);
+    let arrived = ids(&ward.clinic.records(ward.space));
+    assert_eq!(
+        arrived,
+        [[1; 16], [2; 16]].map(RecordId::from_bytes).into(),
+        "the person's own, and no other"
+    );
+    let aside = ward.clinic.replica.with_engine(|engine| engine.set_aside()).unwrap();
+    assert_eq!(aside, (0, 3));
 }
 
 #[test]

@@ -598,11 +598,11 @@ mod tests {
     fn observer_rated_scales_are_not_for_patients() {
         for instrument in ["cows", "ciwa_ar"] {
             let entry = Entry::answers(instrument, [("1", 0)]);
-            assert_eq!(refused(entry.clone(), Writer::Patient), "kind");
+            assert_eq!(refused(entry.clone(), Writer::Patient), "instrument");
             assert!(entry.validate(Writer::Clinic).is_ok());
         }
         let band = Entry::withdrawal_band(BandInstrument::Cows, Band::Mild, Phase::Routine);
-        assert_eq!(refused(band.clone(), Writer::Patient), "kind");
+        assert_eq!(refused(band.clone(), Writer::Patient), "instrument");
         assert!(band.validate(Writer::Clinic).is_ok());
         assert!(Entry::answers("sows16", [("1", 0)]).validate(Writer::Patient).is_ok());
     }

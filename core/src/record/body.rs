@@ -119,8 +119,8 @@ macro_rules! kinds {
             pub(super) fn check(&self, by: Writer, note: &str) -> Result<(), Invalid> {
                 match self {
                     $(Self::$kind(body) => {
-                        check(!body.belongs(by).is_empty(), "kind", "one that this side writes")?;
-                        body.check(by, note)
+                        body.check(by, note)?;
+                        check(!body.belongs(by).is_empty(), "kind", "one that this side writes")
                     })+
                     Self::Unknown { .. } => check(false, "kind", "one that this version knows"),
                 }

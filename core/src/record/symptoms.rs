@@ -63,8 +63,9 @@ impl Content for Answers {
         }
     }
 
-    fn check(&self, _: Writer, _: &str) -> Result<(), Invalid> {
+    fn check(&self, by: Writer, _: &str) -> Result<(), Invalid> {
         text("instrument", &self.instrument)?;
+        check(!self.belongs(by).is_empty(), "instrument", SELF_RATED)?;
         text("version", &self.version)?;
         let count = (1..=ANSWERS_MAX).contains(&self.answers.len());
         check(count, "answers", format_args!("1 to {ANSWERS_MAX} answers"))
