@@ -23,7 +23,7 @@ use crate::{
     record::{Answers, Body, Category, Entry, Kind, PlanPart, PlanVersion, Record, RecordId, Writer},
     store::{
         alerts,
-        views::{self, Filter},
+        views::{self, Filter, ViewRow},
     },
 };
 
@@ -48,7 +48,27 @@ pub(super) struct Care {
 impl Engine {
     /// Says that records changed: to observers, and to what is known of the space.
     pub(super) fn records_changed(&mut self, id: SpaceId, records: Vec<RecordId>) {
-        if let Err(error) = self.attend(&id, &records) {
+        let which = records.clone();
+        self.announce(id, records, |engine| engine.told(&id, &which));
+    }
+
+    /// The same of a record that was logged here just now, which need not be read again.
+    pub(super) fn record_logged(&mut self, id: SpaceId, view: ViewRow) {
+        let (record, by) = (view.id, self.writer());
+        self.announce(id, vec![record], |_| Ok(vec![(record_of(view)?, by, None)]));
+    }
+
+    fn announce(
+        &mut self,
+        id: SpaceId,
+        records: Vec<RecordId>,
+        told: impl FnOnce(&Self) -> Result<Vec<Told>>,
+    ) {
+        let attended = self.follows(&id).and_then(|follows| match follows {
+            true => told(self).and_then(|told| self.attend(&id, told)),
+            false => Ok(()),
+        });
+        if let Err(error) = attended {
             // The records are safe. What is known of the space is loaded anew when it is asked for.
             tracing::warn!(?error, "the rules could not be evaluated now");
             self.cares.remove(&id);
@@ -57,26 +77,27 @@ impl Engine {
         self.events.push(Event::Records(id, records));
     }
 
+    /// Whether a space's chart is there to follow its records. A person's own device loads its own if it is not,
+    /// and knows all of them then; a desk, which has thousands, waits until somebody asks.
+    fn follows(&mut self, id: &SpaceId) -> Result<bool> {
+        if self.cares.contains_key(id) {
+            return Ok(true);
+        }
+        if self.space(id)?.own {
+            self.care(id)?;
+        }
+        Ok(false)
+    }
+
     /// Takes records into the chart of their space, and evaluates the rules that read what they say.
-    fn attend(&mut self, id: &SpaceId, records: &[RecordId]) -> Result<()> {
-        if !self.cares.contains_key(id) {
-            // A desk follows thousands; a person's own device, one.
-            return if self.space(id)?.own { self.care(id).map(drop) } else { Ok(()) };
-        }
-        let mut all: Option<Touched> = None;
-        for record in records {
-            let Some((record, by, received_ms)) = self.told(id, record)? else { continue };
-            let care = self.cares.get_mut(id).ok_or_else(gone)?;
-            let touched = care.chart.put(&record, by, received_ms);
-            all = Some(match all {
-                None => touched,
-                Some(mut all) => {
-                    all.topics.extend(touched.topics);
-                    all.since_ms = all.since_ms.min(touched.since_ms);
-                    all
-                }
-            });
-        }
+    fn attend(&mut self, id: &SpaceId, told: Vec<Told>) -> Result<()> {
+        let care = self.cares.get_mut(id).ok_or_else(gone)?;
+        let touched = told.iter().map(|(record, by, received_ms)| care.chart.put(record, *by, *received_ms));
+        let all = touched.reduce(|mut all, one| {
+            all.topics.extend(one.topics);
+            all.since_ms = all.since_ms.min(one.since_ms);
+            all
+        });
         match all {
             Some(Touched { topics, since_ms }) => self.evaluate(id, since_ms, |rule| rule.reads_any(&topics)),
             None => Ok(()),
@@ -266,18 +287,25 @@ impl Engine {
         Ok(Care { chart, ledger: Ledger::of(kept), looked_ms: self.now().millis })
     }
 
-    /// A record with whose hand it is from and when the server received it.
-    fn told(&self, id: &SpaceId, record: &RecordId) -> Result<Option<(Record, Writer, Option<i64>)>> {
-        let Some(view) = views::get(self.store.read(), id, record)? else { return Ok(None) };
+    /// Records, each with whose hand it is from and when the server received it.
+    fn told(&self, id: &SpaceId, records: &[RecordId]) -> Result<Vec<Told>> {
         let space = self.space(id)?;
-        let by = space.writes_as(&view.author);
-        let received_ms = match space.own {
-            true => None,
-            false => alerts::received_of(self.store.read(), id, record)?,
-        };
-        Ok(readable(record_of(view))?.map(|record| (record, by, received_ms)))
+        let mut told = Vec::new();
+        for record in records {
+            let Some(view) = views::get(self.store.read(), id, record)? else { continue };
+            let by = space.writes_as(&view.author);
+            let received_ms = match space.own {
+                true => None,
+                false => alerts::received_of(self.store.read(), id, record)?,
+            };
+            told.extend(readable(record_of(view))?.map(|record| (record, by, received_ms)));
+        }
+        Ok(told)
     }
 }
+
+/// A record, whose hand it is from, and when the server received it, in ms since the Unix epoch.
+type Told = (Record, Writer, Option<i64>);
 
 /// What rules go by beside the records.
 fn surroundings(space: &Space, chart: &Chart) -> Surroundings {

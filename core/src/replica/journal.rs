@@ -89,7 +89,7 @@ impl Engine {
             views::put(tx, id, &view)?;
             Ok(())
         })?;
-        self.records_changed(*id, vec![record]);
+        self.record_logged(*id, view);
         Ok(record)
     }
 
