@@ -18,7 +18,7 @@ use std::{
 use ebb_core::keys::Entropy;
 use ebb_tests::{
     disk::{
-        Disk, FileKind,
+        self, Disk, FileKind,
         medium::{Event, Loss, Medium, Random},
     },
     ward::{assert_no_errors, show_logs},
@@ -64,9 +64,34 @@ fn a_server_keeps_what_it_acknowledged() {
     assert_no_errors();
 }
 
+/// What a process wrote and could not sync is in the system's cache and not on the disk. The next process is cut
+/// at every sync of what it does with it.
+#[test]
+fn a_device_is_not_torn_by_what_it_could_not_sync() {
+    cut_after_a_failed_sync(device::cut_after_a_failed_sync);
+}
+
+/// The same for a server.
+#[test]
+fn a_server_is_not_torn_by_what_it_could_not_sync() {
+    cut_after_a_failed_sync(server::cut_after_a_failed_sync);
+}
+
+fn cut_after_a_failed_sync(is_reached: impl Fn(&Path, &Disk, u64) -> bool) {
+    for number in seed()..seed() + 20 {
+        let lives = (1..).take_while(|sync| {
+            let (root, disk) = (folder(), Disk::simulated(number));
+            disk.forget_on_failed_sync(true);
+            is_reached(root.path(), &disk, *sync)
+        });
+        assert!(lives.count() >= 3, "a commit and a checkpoint sync");
+    }
+    assert_no_errors();
+}
+
 fn folder() -> TempDir {
     show_logs();
-    tempfile::tempdir().unwrap()
+    disk::folder()
 }
 
 /// Another story for another `EBB_SEED`.

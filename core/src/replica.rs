@@ -97,10 +97,7 @@ impl Vault for FileVault {
             std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
             let mut file = options.open(&fresh)?;
             std::io::Write::write_all(&mut file, key)?;
-            file.sync_all()?;
-            std::fs::rename(&fresh, &self.0)?;
-            let folder = self.0.parent().filter(|folder| !folder.as_os_str().is_empty());
-            std::fs::File::open(folder.unwrap_or(std::path::Path::new(".")))?.sync_all()
+            crate::store::replace_durably(&fresh, &self.0)
         };
         write().map_err(|_| VaultError)
     }

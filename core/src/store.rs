@@ -90,6 +90,7 @@ impl Store {
     pub(crate) fn open(lock: FolderLock, key: &[u8; 32], vfs: Option<&str>) -> Result<Self> {
         let file = lock.database();
         let key_is_right = check_key(&file, key)?;
+        renew_log(&file).map_err(io)?;
         let not_a_database = |error: rusqlite::Error| match error.sqlite_error_code() {
             Some(ErrorCode::NotADatabase) if !key_is_right => Error::Unlock(Cause::new(code_of(&error))),
             // With the right key, the file is damaged: to unlock again would not help.
@@ -114,7 +115,9 @@ impl Store {
         // What a connection in this state would write back on closing is left to the next one.
         let _ = old.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true);
         drop(old);
-        self.connection = connect(&self.lock.database(), &self.key, self.vfs.as_deref())?;
+        let file = self.lock.database();
+        renew_log(&file).map_err(io)?;
+        self.connection = connect(&file, &self.key, self.vfs.as_deref())?;
         self.is_out = false;
         Ok(())
     }
@@ -165,13 +168,30 @@ fn check_key(database: &Path, key: &[u8; 32]) -> Result<bool> {
 
 fn write_durably(path: &Path, bytes: &[u8]) -> Result<()> {
     let fresh = path.with_extension("new");
-    let write = || {
-        std::fs::write(&fresh, bytes)?;
-        File::open(&fresh)?.sync_all()?;
-        std::fs::rename(&fresh, path)?;
-        File::open(path.parent().unwrap_or(Path::new(".")))?.sync_all()
-    };
-    write().map_err(io)
+    std::fs::write(&fresh, bytes).and_then(|()| replace_durably(&fresh, path)).map_err(io)
+}
+
+/// Moves a file that was just written into the place of another, such that no cut leaves less than one of them.
+pub(crate) fn replace_durably(fresh: &Path, path: &Path) -> std::io::Result<()> {
+    File::options().write(true).open(fresh)?.sync_all()?;
+    std::fs::rename(fresh, path)?;
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
+}
+
+/// Puts a durable copy in the place of the write-ahead log that an earlier connection left.
+///
+/// If that could not sync what it wrote, it is in the operating system's cache and perhaps nowhere else, where
+/// it passes for clean: no later sync writes it, and what is built upon it, or moved into the database from it,
+/// is torn by the next power cut. A copy is written, and so can be synced.
+fn renew_log(database: &Path) -> std::io::Result<()> {
+    let log = database.with_extension("db-wal");
+    if !std::fs::exists(&log)? {
+        return Ok(());
+    }
+    let fresh = log.with_added_extension("new");
+    std::fs::copy(&log, &fresh)?;
+    replace_durably(&fresh, &log)
 }
 
 /// Opens and keys a connection; a file that cannot be read, or seems damaged, gets some more tries.
@@ -230,22 +250,8 @@ fn connect_once(file: &Path, key: &[u8; 32], vfs: Option<&str>) -> SqlResult<Con
         return Err(rusqlite::Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_IOERR), None));
     }
     connection.execute_batch("PRAGMA synchronous = FULL")?;
-    settle(&connection)?;
     connection.busy_timeout(Duration::from_millis(0))?;
     Ok(connection)
-}
-
-/// Makes durable what an earlier connection left in the write-ahead log. If it could not sync that, it is in
-/// the operating system's cache and perhaps nowhere else, and would be found as if it were durable: moved
-/// into the file and synced, it is; and a first write to the new log, that the old one does not come back.
-fn settle(connection: &Connection) -> SqlResult<()> {
-    let checkpoint = |sql| connection.query_row(sql, [], |row| row.get::<_, i64>(1));
-    if checkpoint("PRAGMA wal_checkpoint(PASSIVE)")? > 0 {
-        checkpoint("PRAGMA wal_checkpoint(TRUNCATE)")?;
-        let version: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
-        connection.pragma_update(None, "user_version", version)?;
-    }
-    Ok(())
 }
 
 fn migrate(connection: &mut Connection) -> Result<()> {

@@ -18,7 +18,7 @@ use ebb_sync_server::log::memory::MemoryLog;
 use ebb_tests::{
     disk::{
         Disk,
-        medium::{Event, Random},
+        medium::{Event, Loss, Random},
     },
     rogue::open_database,
     ward::{craving, dose},
@@ -217,6 +217,40 @@ impl Story {
         let delivered = records.iter().filter(is_there).map(|record| record.id).collect();
         Call { records, delivered: Some(delivered) }
     }
+}
+
+/// Has a replica fail to sync a record, and the next one lose its power at a sync; `false` if it does less.
+pub(crate) fn cut_after_a_failed_sync(root: &Path, disk: &Disk, sync: u64) -> bool {
+    let opened = |number| open(&root.join("replica"), &root.join("vault"), disk, Start::Found, number);
+    let replica = opened(1).unwrap();
+    let space = replica.spaces().unwrap()[0];
+    let logged: Vec<_> = (0..3).map(|value| replica.log(space, &craving(value)).unwrap()).collect();
+    // Closed in order: of most pages, the log that follows has nothing but what is not synced.
+    replica.lock();
+    let replica = opened(2).unwrap();
+    replica.log(space, &Entry::private_note("in order")).unwrap();
+    disk.fail_syncs(true);
+    let sealed = replica.with_engine(|engine| engine.seal_now());
+    assert!(sealed.is_err(), "what was not synced is not said to be saved");
+    replica.lock();
+    disk.fail_syncs(false);
+
+    disk.cut_at_sync(sync);
+    if let Ok(replica) = opened(3) {
+        let _ = replica.log(space, &craving(4));
+        replica.lock();
+    }
+    if !disk.is_off() {
+        return false;
+    }
+    disk.power_on();
+    let replica = opened(4).unwrap_or_else(|error| panic!("cut at sync {sync}, it does not open: {error}"));
+    for id in logged {
+        replica.record(space, id).unwrap();
+    }
+    replica.lock();
+    assert_sound(&open_database(root), &Cut { place: 0, loss: Loss::Any, is_deep: true });
+    true
 }
 
 /// Opens a device's files after each cut, and compares them with what its calls had said.

@@ -17,13 +17,13 @@ use ebb_protocol::{
 use ebb_sync_server::{
     commit::{Answer, Effect, Offer},
     log::{
-        Reader,
+        Log, Reader,
         sqlite::{Options, SqliteLog},
     },
 };
 use ebb_tests::disk::{
     Disk,
-    medium::{Event, Random},
+    medium::{Event, Loss, Random},
 };
 
 use rusqlite::Connection;
@@ -212,6 +212,49 @@ impl ServerRun {
 
 fn open(dir: &Path, disk: &Disk) -> Result<SqliteLog, ebb_sync_server::log::LogError> {
     SqliteLog::open(&dir.join("log.db"), Options { vfs: Some(disk.name().to_owned()), pages_max: None })
+}
+
+/// Has a server fail to sync a group, and the next one lose its power at a sync; `false` if it does less.
+pub(crate) fn cut_after_a_failed_sync(root: &Path, disk: &Disk, sync: u64) -> bool {
+    let mut patient = Patient::found(0);
+    let commit = |log, patient: &Patient| {
+        let mut clinic = Clinic::new(log);
+        clinic.offer(patient.space, Offer::Roster(vec![patient.founding()]));
+        let envelopes = patient.envelopes.clone();
+        clinic.offer(patient.space, Offer::Envelopes { stream: STREAM, envelopes, refill: false });
+        clinic.commit();
+        clinic.log
+    };
+    let open = || open(root, disk);
+    patient.write(BODY_BYTES[0]);
+    let log = commit(open().unwrap(), &patient);
+    // Closed in order: of most pages, the log that follows has nothing but what is not synced.
+    drop(log);
+    let mut log = open().unwrap();
+    log.probe().unwrap();
+    assert_eq!(log.head(&patient.space, &STREAM).unwrap(), patient.heads[1]);
+    disk.fail_syncs(true);
+    patient.write(BODY_BYTES[0]);
+    let log = commit(log, &patient);
+    assert_eq!(log.head(&patient.space, &STREAM).unwrap(), patient.heads[1], "not synced, not there");
+    drop(log);
+    disk.fail_syncs(false);
+
+    disk.cut_at_sync(sync);
+    if let Ok(log) = open() {
+        commit(log, &patient);
+    }
+    if !disk.is_off() {
+        return false;
+    }
+    disk.power_on();
+    let log = open().unwrap_or_else(|error| panic!("cut at sync {sync}, it does not open: {error}"));
+    let head = log.head(&patient.space, &STREAM).unwrap();
+    assert!(patient.heads[1..].contains(&head), "cut at sync {sync}, the log ends at {}", head.position.0);
+    drop(log);
+    let cut = Cut { place: 0, loss: Loss::Any, is_deep: true };
+    assert_sound(&Connection::open(root.join("log.db")).unwrap(), &cut);
+    true
 }
 
 /// Opens a server's files after each cut, and compares them with what it had acknowledged.

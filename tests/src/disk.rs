@@ -29,10 +29,22 @@ use std::{
 };
 
 use rusqlite::ffi::{self, sqlite3_file, sqlite3_int64, sqlite3_io_methods, sqlite3_vfs};
+use tempfile::TempDir;
 
 pub use medium::Random;
 use medium::{Event, FileNumber, Loss};
 use state::{Failing, Mode, Op, Power, Simulation, State};
+
+/// A temporary folder, in memory where the platform has such: a simulated disk needs no real one below it.
+///
+/// # Panics
+/// Where there is no room for one.
+#[must_use]
+pub fn folder() -> TempDir {
+    let memory = Path::new("/dev/shm");
+    let folder = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() };
+    folder.expect("a temporary folder")
+}
 
 /// What a file is to SQLite.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

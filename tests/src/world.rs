@@ -20,7 +20,7 @@ use ebb_protocol::{
 use tempfile::TempDir;
 
 use crate::{
-    disk::{Disk, medium::Random},
+    disk::{self, Disk, medium::Random},
     model::Model,
     net::{Arrival, LinkId, Net, Way},
     scenario::{Event, Host, Scenario, Step, Who},
@@ -149,9 +149,7 @@ impl World {
     }
 
     fn new(seed: u64, tells: bool) -> Self {
-        let memory = std::path::Path::new("/dev/shm");
-        let folder = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() };
-        let folder = folder.expect("a temporary folder");
+        let folder = disk::folder();
         let now_ms = Arc::new(AtomicU64::new(0));
         let watch = || Watch { now_ms: now_ms.clone(), off_ms: Arc::default() };
         let server = Server::new(folder.path().join("server"), seed, watch());

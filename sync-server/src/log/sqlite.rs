@@ -87,6 +87,7 @@ impl SqliteLog {
     /// others where the file cannot be used.
     pub fn open(path: &Path, options: Options) -> Result<Self, LogError> {
         let lock = lock(path)?;
+        renew_log(path).map_err(|error| LogError::Io(error.to_string()))?;
         let mut db = connect(path, &options, OpenFlags::SQLITE_OPEN_CREATE)?;
         db.pragma_update(None, "page_size", PAGE_BYTES)?;
         // To its end: the row comes first, and then the failure to make it so. With a rollback journal, which it
@@ -99,7 +100,6 @@ impl SqliteLog {
         }
         // FULL: a commit returns when its bytes are on the disk, which is what an acknowledgement says.
         db.pragma_update(None, "synchronous", "FULL")?;
-        settle(&db)?;
         db.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?;
         db.pragma_update(None, "cache_size", -i64::from(WRITER_CACHE_KIB))?;
         if let Some(pages) = options.pages_max {
@@ -160,17 +160,24 @@ impl Log for SqliteLog {
     }
 }
 
-/// Makes durable what an earlier process left in the write-ahead log. If it could not sync that, it is in the
-/// operating system's cache and perhaps nowhere else, and would be found as if it were durable: moved into
-/// the file and synced, it is; and a first write to the new log, that the old one does not come back.
-fn settle(db: &Connection) -> rusqlite::Result<()> {
-    let checkpoint = |sql| db.query_row(sql, [], |row| row.get::<_, i64>(1));
-    if checkpoint("PRAGMA wal_checkpoint(PASSIVE)")? > 0 {
-        checkpoint("PRAGMA wal_checkpoint(TRUNCATE)")?;
-        let version: i64 = db.query_row("PRAGMA user_version", [], |row| row.get(0))?;
-        db.pragma_update(None, "user_version", version)?;
+/// Puts a durable copy in the place of the write-ahead log that an earlier process left.
+///
+/// If that could not sync what it wrote, it is in the operating system's cache and perhaps nowhere else, where
+/// it passes for clean: no later sync writes it, and what is built upon it, or moved into the file from it, is
+/// torn by the next power cut. A copy is written, and so can be synced.
+fn renew_log(path: &Path) -> std::io::Result<()> {
+    let mut log = path.as_os_str().to_owned();
+    log.push("-wal");
+    let log = PathBuf::from(log);
+    if !log.try_exists()? {
+        return Ok(());
     }
-    Ok(())
+    let fresh = log.with_added_extension("new");
+    std::fs::copy(&log, &fresh)?;
+    File::options().write(true).open(&fresh)?.sync_all()?;
+    std::fs::rename(&fresh, &log)?;
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
 }
 
 fn lock(path: &Path) -> Result<Arc<File>, LogError> {

@@ -1,6 +1,8 @@
 //! What a disk of the tests decides and remembers: faults, power, counts, and the medium below.
 
 use std::{
+    collections::BTreeMap,
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -90,11 +92,13 @@ pub(super) struct Simulation {
     pub(super) medium: Medium,
     pub(super) random: Random,
     pub(super) record: Option<Vec<Event>>,
+    /// The platform's number of each file, when it was last opened.
+    inodes: BTreeMap<PathBuf, u64>,
 }
 
 impl Simulation {
     pub(super) fn new(seed: u64) -> Self {
-        Self { medium: Medium::default(), random: Random::new(seed), record: None }
+        Self { medium: Medium::default(), random: Random::new(seed), record: None, inodes: BTreeMap::new() }
     }
 
     fn note(&mut self, event: Event) {
@@ -106,7 +110,12 @@ impl Simulation {
 
     /// Takes a file into account that was opened; `bytes` are those of one that was there before.
     fn opened(&mut self, path: PathBuf, bytes: Option<Vec<u8>>) -> FileNumber {
-        if let Some(file) = self.medium.file(&path) {
+        if let Ok(file) = path.metadata() {
+            self.inodes.insert(path.clone(), file.ino());
+        }
+        if bytes.is_none()
+            && let Some(file) = self.medium.file(&path)
+        {
             return file;
         }
         let file = self.medium.number();
@@ -238,11 +247,15 @@ impl State {
         }
     }
 
-    /// Reads what a file holds before it is opened for the first time; `None` where it is not there.
+    /// Reads what a file holds before it is opened for the first time, or after somebody moved another into its
+    /// place, who had synced that one; `None` where it is not there, or is the one that this disk knows.
     pub(super) fn found(&mut self, path: &Path) -> Option<Vec<u8>> {
         let simulation = self.simulation()?;
+        let inode = path.metadata().ok()?.ino();
         // A name that is known was made or deleted through this disk.
-        if simulation.medium.knows(path) { None } else { std::fs::read(path).ok() }
+        let is_known =
+            simulation.medium.knows(path) && simulation.inodes.get(path).is_none_or(|known| *known == inode);
+        if is_known { None } else { std::fs::read(path).ok() }
     }
 
     /// Takes note that a file was opened.
@@ -344,6 +357,7 @@ impl State {
         }
         drop(left);
         simulation.medium = durable;
+        simulation.inodes.clear();
         Ok(())
     }
 }

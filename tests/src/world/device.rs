@@ -263,14 +263,20 @@ impl Device {
     /// Makes the next open compute every list anew and look again at what was set aside, as an update of the
     /// app does.
     pub(super) fn age_lists(&self) -> rusqlite::Result<()> {
-        self.database()?.execute_batch(
-            "UPDATE meta SET value = x'00000000' WHERE name = 'projection_version';
-             UPDATE meta SET value = x'00' WHERE name = 'quarantine_tried_by';",
-        )
+        self.database()?.map_or(Ok(()), |db| {
+            db.execute_batch(
+                "UPDATE meta SET value = x'00000000' WHERE name = 'projection_version';
+                 UPDATE meta SET value = x'00' WHERE name = 'quarantine_tried_by';",
+            )
+        })
     }
 
-    /// The database, opened by hand. The replica is closed.
-    pub(super) fn database(&self) -> rusqlite::Result<rusqlite::Connection> {
+    /// The database, opened by hand; `None` where the replica was not closed in order: nobody but a replica may
+    /// build upon what it left in the write-ahead log.
+    pub(super) fn database(&self) -> rusqlite::Result<Option<rusqlite::Connection>> {
+        if self.folder.join(FILES[1]).exists() {
+            return Ok(None);
+        }
         let flags = rusqlite::OpenFlags::SQLITE_OPEN_READ_WRITE | rusqlite::OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let path = self.folder.join(FILES[0]);
         let db = rusqlite::Connection::open_with_flags_and_vfs(path, flags, self.disk.name())?;
@@ -280,7 +286,7 @@ impl Device {
             "PRAGMA key = \"x'{hex}'\"; PRAGMA cipher_hmac_algorithm = HMAC_SHA256;
              PRAGMA locking_mode = EXCLUSIVE; PRAGMA synchronous = FULL;"
         ))?;
-        Ok(db)
+        Ok(Some(db))
     }
 
     /// Takes bytes that arrived and gives the whole frames among them.

@@ -38,7 +38,7 @@ impl World {
     }
 
     fn slip_in(&self, pick: u8, elsewhere: Option<RecordId>) -> rusqlite::Result<Option<&'static str>> {
-        let db = self.devices[Who::Second.index()].database()?;
+        let Some(db) = self.devices[Who::Second.index()].database()? else { return Ok(None) };
         let mut rogue = Rogue::read(&db)?;
         let category = Category::Wellbeing;
         if !rogue.can_write(category) {
