@@ -354,17 +354,36 @@ fn open(key: &EpochKey, envelope: &Verified<Envelope>) -> Result<Payload, (&'sta
 
 /// Applies changes to one record: the good ones count, others wait or are set aside.
 fn apply(tx: &Tx<'_>, space: &Space, record: &RecordId, mut offers: Vec<Offer>) -> Result<bool> {
-    let id = &space.id;
-    let stored = changes::of_record(tx, id, record)?;
-    for waiting in changes::take_waiting(tx, id, record)? {
+    for waiting in changes::take_waiting(tx, &space.id, record)? {
         let changes::Waiting { stream, author, envelope, bytes, .. } = waiting;
         offers.push(Offer { stream, author, envelope, bytes });
     }
-    let stream = match (views::get(tx, id, record)?, offers.first()) {
-        (Some(view), _) => view.stream,
-        (None, Some(first)) => first.stream,
-        (None, None) => return Ok(false),
-    };
+    // A record lives in the stream that brought the first good change of it. Whoever names it in another one,
+    // to keep it from those who do not have it yet, brings none.
+    let mut home = views::get(tx, &space.id, record)?.map(|view| view.stream);
+    let mut changed = false;
+    while let Some(first) = offers.first() {
+        let stream = home.unwrap_or(first.stream);
+        let (here, elsewhere) =
+            offers.into_iter().partition(|offer| home.is_some() || offer.stream == stream);
+        offers = elsewhere;
+        if apply_in(tx, space, record, stream, here)? {
+            (home, changed) = (Some(stream), true);
+        }
+    }
+    Ok(changed)
+}
+
+/// The same, of a record that lives in a stream, or would.
+fn apply_in(
+    tx: &Tx<'_>,
+    space: &Space,
+    record: &RecordId,
+    stream: StreamId,
+    offers: Vec<Offer>,
+) -> Result<bool> {
+    let id = &space.id;
+    let stored = changes::of_record(tx, id, record)?;
     let Some(category) = space.category(&stream) else {
         return Err(Error::bug("content of a stream without a label was opened"));
     };
