@@ -321,6 +321,17 @@ fn lived<T>(series: &Series<T>, days: Days) -> impl DoubleEndedIterator<Item = (
     near.filter(move |(day, _)| days.holds(*day))
 }
 
+/// The days from the first to the last on which something of a series was lived.
+pub(super) fn lived_days<T>(series: &Series<T>) -> Option<Days> {
+    // What happened first was lived on the first day, or else soon after, by a clock that is behind.
+    let soon_ms = 2 * OFFSET_MS_MAX;
+    let first_ms = series.iter().next()?.at.millis;
+    let last_ms = series.iter().next_back()?.at.millis;
+    let first = series.between(first_ms, first_ms.saturating_add(soon_ms)).map(|point| number_of(point.at));
+    let last = series.since(last_ms.saturating_sub(soon_ms)).map(|point| number_of(point.at));
+    Some(Days::numbered(first.min()?, last.max()?))
+}
+
 fn number_of(moment: Moment) -> i64 {
     let offset_ms = i64::from(moment.offset_minutes) * 60_000;
     moment.millis.saturating_add(offset_ms).div_euclid(DAY_MS)

@@ -4,6 +4,7 @@
 //! back because of something that arrived later, follows from when this device looked: that is kept here.
 
 use std::{
+    borrow::Cow,
     collections::{BTreeMap, BTreeSet},
     fmt,
 };
@@ -20,6 +21,8 @@ use crate::{
 #[derive(Clone, Default)]
 pub struct Ledger {
     alerts: BTreeMap<AlertId, Alert>,
+    /// Those of each rule by when they end, so that a look touches no more than lasts until then.
+    ends: BTreeMap<Cow<'static, str>, BTreeSet<(i64, AlertId)>>,
 }
 
 /// A finding, and its history on this device.
@@ -130,7 +133,28 @@ impl Alert {
 impl Ledger {
     /// Takes up alerts as they were kept.
     pub fn of(alerts: impl IntoIterator<Item = Alert>) -> Self {
-        Self { alerts: alerts.into_iter().map(|alert| (alert.finding.id, alert)).collect() }
+        let mut ledger = Self::default();
+        for alert in alerts {
+            ledger.index(&alert.finding);
+            ledger.alerts.insert(alert.finding.id, alert);
+        }
+        ledger
+    }
+
+    fn index(&mut self, finding: &Finding) {
+        self.ends.entry(finding.rule.clone()).or_default().insert((end_of(finding), finding.id));
+    }
+
+    fn unindex(&mut self, finding: &Finding) {
+        if let Some(ends) = self.ends.get_mut(&finding.rule) {
+            ends.remove(&(end_of(finding), finding.id));
+        }
+    }
+
+    /// What a rule found before that lasts until a moment, or longer.
+    fn lasting(&self, rule: &str, since_ms: i64) -> impl Iterator<Item = AlertId> {
+        let ends = self.ends.get(rule).into_iter();
+        ends.flat_map(move |ends| ends.range((since_ms, AlertId([0; 16]))..)).map(|(_, id)| *id)
     }
 
     /// Has the rules that `asked` chooses look at a chart, and returns what is new or changed, in the order of
@@ -158,10 +182,8 @@ impl Ledger {
 
     /// From when on a rule must look again: what it found may have become shorter than what was touched.
     fn reach(&self, rule: &Rule, since_ms: i64) -> i64 {
-        let touched = |alert: &&Alert| {
-            alert.finding.rule == rule.id && alert.finding.until_ms.is_none_or(|until| until >= since_ms)
-        };
-        let touched = self.alerts.values().filter(touched).filter(|alert| !alert.is_withdrawn());
+        let touched = self.lasting(rule.id, since_ms).map(|id| &self.alerts[&id]);
+        let touched = touched.filter(|alert| !alert.is_withdrawn());
         touched.map(|alert| alert.finding.from_ms).fold(since_ms, i64::min)
     }
 
@@ -174,32 +196,35 @@ impl Ledger {
             let late_ms = now_ms.saturating_sub(finding.observed_ms).max(0);
             let raised = Change::Raised { severity: finding.severity, late_ms };
             let Some(alert) = self.alerts.get_mut(&id) else {
+                self.index(&finding);
                 let history = vec![AlertEvent { at_ms: now_ms, change: raised }];
                 self.alerts.insert(id, Alert { finding, history });
                 changed.insert(id);
                 continue;
             };
+            let was = &alert.finding;
             if alert.is_withdrawn() {
                 alert.note(now_ms, raised);
-            } else if alert.finding == finding {
+            } else if *was == finding {
                 continue;
-            } else if alert.finding.severity != finding.severity
-                || alert.finding.certainty != finding.certainty
-            {
-                alert.note(now_ms, Change::Changed { from: alert.finding.severity, to: finding.severity });
-            } else if alert.finding.until_ms.is_none() && finding.until_ms.is_some() {
+            } else if was.severity != finding.severity || was.certainty != finding.certainty {
+                let change = Change::Changed { from: was.severity, to: finding.severity };
+                alert.note(now_ms, change);
+            } else if was.until_ms.is_none() && finding.until_ms.is_some() {
                 alert.note(now_ms, Change::Ended);
             }
-            alert.finding = finding;
+            let was = std::mem::replace(&mut alert.finding, finding.clone());
+            self.unindex(&was);
+            self.index(&finding);
             changed.insert(id);
         }
-        for (id, alert) in &mut self.alerts {
-            let since_ms = since.get(&*alert.finding.rule);
-            let looked_for = since_ms
-                .is_some_and(|since_ms| alert.finding.until_ms.is_none_or(|until| until >= *since_ms));
-            if looked_for && !present.contains(id) && !alert.is_withdrawn() {
-                alert.note(now_ms, Change::Withdrawn);
-                changed.insert(*id);
+        for (rule, since_ms) in since {
+            let gone: Vec<_> = self.lasting(rule, *since_ms).filter(|id| !present.contains(id)).collect();
+            for id in gone {
+                if let Some(alert) = self.alerts.get_mut(&id).filter(|alert| !alert.is_withdrawn()) {
+                    alert.note(now_ms, Change::Withdrawn);
+                    changed.insert(id);
+                }
             }
         }
         changed.into_iter().collect()
@@ -215,6 +240,11 @@ impl Ledger {
     pub fn iter(&self) -> impl Iterator<Item = &Alert> {
         self.alerts.values()
     }
+}
+
+/// When a finding ends; never, while it lasts.
+fn end_of(finding: &Finding) -> i64 {
+    finding.until_ms.unwrap_or(i64::MAX)
 }
 
 /// Shows the number of alerts alone: what was found stays out of logs.

@@ -9,7 +9,9 @@ use crate::{
         plan::{
             Section,
             calendar::{days_between, plus_days},
-            medication::{day_amount_on, steepest_fall_in, steepest_step},
+            medication::{
+                FALL_DAYS, FALL_PERCENT_MAX, STEP_PERCENT_MAX, day_amount_on, steepest_fall_in, steepest_step,
+            },
         },
         substance::{Medicine, Substance},
         trend::{self, Days, DoseDay},
@@ -176,8 +178,8 @@ pub(super) const R13: Rule = Rule {
     version: 1,
     title: "A benzodiazepine taper goes down fast",
     parameters: &[
-        parameter("step", 10.0, "percent", 1.0, 100.0),
-        parameter("fortnight", 25.0, "percent", 1.0, 100.0),
+        parameter("step", STEP_PERCENT_MAX, "percent", 1.0, 100.0),
+        parameter("fortnight", FALL_PERCENT_MAX, "percent", 1.0, 100.0),
     ],
     source: "5 to 10 % every 2 to 4 weeks, not more than 25 % every 2 weeks (joint guideline 2025). More than that is \
              refused where it is logged, unless a reason is given.",
@@ -196,7 +198,7 @@ pub(super) const R13: Rule = Rule {
                 draft.input(record).owner(Owner::Prescriber)
             };
             let step = steepest_step(value).map_or(0.0, |step| step.percent);
-            let fortnight = steepest_fall_in(value, 14).map_or(0.0, |fall| fall.percent);
+            let fortnight = steepest_fall_in(value, FALL_DAYS).map_or(0.0, |fall| fall.percent);
             if fortnight > case.value("fortnight") {
                 let text = format!("{} falls by {fortnight:.0} % within 14 days.", medicine.label());
                 let given = value.override_reason.is_some();
@@ -290,7 +292,7 @@ fn missed_days(case: &Case<'_>, medicine: &Medicine, steps: &[(&str, Severity, &
     let taken = |dose: &&Point<Dose>| dose.value.taking == Taking::Taken;
     let from = doses.between(i64::MIN, case.since_ms).rev().find(taken).map(day_of);
     let asked_until = open_until(case, doses, regimens.iter().map(|regimen| regimen.value));
-    let Some(last_told) = doses.iter().map(day_of).max() else { return Vec::new() };
+    let Some(last_told) = trend::lived_days(doses).map(Days::last) else { return Vec::new() };
     let until = asked_until.map_or(last_told, |asked| asked.max(last_told));
     let mut found = Vec::new();
     for gap in trend::dose_gaps(case.chart, medicine, from, Some(until)) {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use jiff::civil::Date;
 
-use super::{Days, date, lived, number, number_of};
+use super::{Days, date, lived, lived_days, number, number_of};
 use crate::{
     clinical::{chart::Chart, substance::Medicine},
     record::Taking,
@@ -105,10 +105,9 @@ pub fn adherence(chart: &Chart, medicine: &Medicine, days: Days) -> Adherence {
 /// it is given: then a run may reach beyond the last record. Before the first record nothing is missing.
 #[must_use]
 pub fn dose_gaps(chart: &Chart, medicine: &Medicine, from: Option<Date>, until: Option<Date>) -> Vec<Gap> {
-    let told = || chart.doses(medicine).iter().map(|dose| number_of(dose.at));
-    let Some((first, last)) = told().min().zip(told().max()) else { return Vec::new() };
-    let first = from.map_or(first, |from| first.max(number(from)));
-    let days = Days::numbered(first, until.map_or(last, number));
+    let Some(told) = lived_days(chart.doses(medicine)) else { return Vec::new() };
+    let first = from.map_or(told.first, |from| told.first.max(number(from)));
+    let days = Days::numbered(first, until.map_or(told.last, number));
     let mut gaps = Vec::<Gap>::new();
     let mut open = false;
     for (day, state) in states(chart, medicine, days) {
