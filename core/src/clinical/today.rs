@@ -12,11 +12,13 @@ use super::{
     plan::{
         answers::answered_doses,
         attendance::{Outcome, occasions},
-        calendar::{DAY_MS, HOUR_MS, MINUTE_MS, Zone, plus_days},
+        calendar::{DAY_MS, HOUR_MS, MINUTE_MS, Zone, days_between, plus_days},
         schedule::{DueAsk, Weeks, due_asks},
     },
 };
-use crate::record::{Ask, Mode, PlannedDose, PlannedSession, RecordId, SessionKind, Taking, Unit};
+use crate::record::{
+    Aftercare, Ask, Attendance, Mode, PlannedDose, PlannedSession, RecordId, SessionKind, Taking, Unit,
+};
 
 /// How far back today looks for what is not answered.
 pub const BEHIND_MS: i64 = DAY_MS;
@@ -120,6 +122,8 @@ pub enum What {
     Task(String),
     /// A look at a problem of the treatment plan, or at how to keep from returning to use.
     Review,
+    /// A day on which somebody asks how it goes, as the aftercare plan says.
+    FollowUp,
     /// The person's word on a version of the plan.
     SignOff {
         /// The version's number.
@@ -312,6 +316,10 @@ fn days(chart: &Chart, now_ms: i64) -> Vec<Item> {
     };
     let mut items = Vec::new();
     for section in chart.plan.aftercare() {
+        items.extend(follow_ups(chart, &zone, section.value, today).filter_map(|(day, visit)| {
+            item(section.record, day, visit.is_some(), What::FollowUp)
+                .map(|item| Item { answer: visit, ..item })
+        }));
         for task in &section.value.tasks {
             let what = || What::Task(task.text.clone());
             items.extend(task.due.and_then(|day| item(section.record, day, task.done, what())));
@@ -323,6 +331,25 @@ fn days(chart: &Chart, now_ms: i64) -> Vec<Item> {
         items.extend(review.and_then(|day| item(record, day, false, What::Review)));
     }
     items
+}
+
+/// The last day up to now on which the aftercare plan has somebody ask, and the one to come, each with a visit
+/// that was kept since.
+fn follow_ups<'a>(
+    chart: &'a Chart,
+    zone: &'a Zone,
+    aftercare: &Aftercare,
+    today: Date,
+) -> impl Iterator<Item = (Date, Option<RecordId>)> + use<'a> {
+    let (from, every) = (aftercare.from, i64::from(aftercare.check_in_days.unwrap_or(0)));
+    let last = days_between(from, today).checked_div(every).unwrap_or(0).max(0);
+    let rounds = [last, last + 1].into_iter().filter(move |round| every > 0 && *round > 0);
+    rounds.map(move |round| {
+        let day = plus_days(from, round * every);
+        let (opens_ms, closes_ms) = (zone.starts_ms(day), zone.starts_ms(plus_days(day, every)));
+        let mut visits = chart.visits.between(opens_ms, closes_ms);
+        (day, visits.find(|visit| visit.value.attendance == Attendance::Kept).map(|visit| visit.record))
+    })
 }
 
 /// The newest version of the plan, while the person has not spoken or for a day after.
@@ -439,6 +466,7 @@ fn moment(item: &Item) -> Option<(i64, Notice)> {
         What::Instrument { answered_by: AnsweredBy::Observer, .. }
         | What::Task(_)
         | What::Review
+        | What::FollowUp
         | What::SignOff { .. } => None,
         What::Dose { .. } | What::CheckIn | What::Instrument { .. } => Some((item.due_ms, Notice::Check)),
         What::Session { .. } => Some((item.due_ms - SESSION_NOTICE_MS, Notice::Soon)),

@@ -13,12 +13,12 @@ use crate::{
     record::{Course, Entry, Invalid, PlannedDose, RecordId, Regimen, Writer, check},
 };
 
-/// The percent that one step of a benzodiazepine may take off without a warning (R13): the joint guideline of
-/// 2025, led by ASAM, takes off 5 to 10 % every two to four weeks.
+/// The percent that one step of a benzodiazepine may take off without a warning, unless the programme says
+/// otherwise (R13): the joint guideline of 2025, led by ASAM, takes off 5 to 10 % every two to four weeks.
 pub const STEP_PERCENT_MAX: f64 = 10.0;
 
-/// The percent that may be taken off a benzodiazepine within [`FALL_DAYS`] without a reason (R13); from the
-/// same guideline.
+/// The percent that may be taken off a benzodiazepine within [`FALL_DAYS`] without a reason, unless the
+/// programme says otherwise (R13); from the same guideline.
 pub const FALL_PERCENT_MAX: f64 = 25.0;
 
 /// The days within which [`FALL_PERCENT_MAX`] holds (R13); from the same guideline.
@@ -144,10 +144,10 @@ impl fmt::Debug for Reduction {
 /// Something about a regimen that whoever orders it must see, though it may be ordered.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub enum Warning {
-    /// A step of a benzodiazepine takes off more than [`STEP_PERCENT_MAX`] (R13).
+    /// A step of a benzodiazepine takes off more than the programme's `R13.step`, or [`STEP_PERCENT_MAX`].
     SteepStep(Reduction),
-    /// A benzodiazepine falls by more than [`FALL_PERCENT_MAX`] within [`FALL_DAYS`], for a reason that was
-    /// given (R13).
+    /// A benzodiazepine falls by more than the programme's `R13.fortnight`, or [`FALL_PERCENT_MAX`], within
+    /// [`FALL_DAYS`], for a reason that was given.
     SteepFall(Reduction),
     /// The plan has the same medicine on the same days, once to be taken as needed.
     BesideAsNeeded(RecordId),
@@ -186,13 +186,15 @@ pub fn check_regimen(regimen: &Regimen, plan: &Plan, own: Option<RecordId>) -> R
     if matches!(medicine, Medicine::Benzodiazepine(_)) {
         let others = same.iter().map(|other| other.value).filter(|other| other.unit == regimen.unit);
         let amounts = Amounts::of(regimen).among(others);
-        let too_steep = |step: &Reduction| step.percent > STEP_PERCENT_MAX + ROUNDING;
+        let own = |name: &str| plan.thresholds().and_then(|own| own.values.get(name).copied());
+        let step_max = own("R13.step").unwrap_or(STEP_PERCENT_MAX);
+        let fall_max = own("R13.fortnight").unwrap_or(FALL_PERCENT_MAX);
+        let too_steep = |step: &Reduction| step.percent > step_max + ROUNDING;
         warnings.extend(amounts.steps().filter(too_steep).map(Warning::SteepStep));
         let fall = steepest(amounts.falls(FALL_DAYS));
-        if let Some(fall) = fall.filter(|fall| fall.percent > FALL_PERCENT_MAX + ROUNDING) {
-            let allowed = format!(
-                "at most {FALL_PERCENT_MAX} % less within {FALL_DAYS} days, unless override_reason says why"
-            );
+        if let Some(fall) = fall.filter(|fall| fall.percent > fall_max + ROUNDING) {
+            let allowed =
+                format!("at most {fall_max} % less within {FALL_DAYS} days, unless override_reason says why");
             check(regimen.override_reason.is_some(), "steps.doses.amount", allowed)?;
             warnings.push(Warning::SteepFall(fall));
         }

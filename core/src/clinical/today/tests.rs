@@ -164,6 +164,26 @@ fn tasks_and_reviews_have_a_day() {
 }
 
 #[test]
+fn somebody_asks_how_it_goes_after_the_programme() {
+    let aftercare = |from: i64, days: u16| {
+        let task = Task { text: "Call".to_owned(), due: None, done: false };
+        let from = plus_days(DAY, from);
+        chart([Aftercare { from, tasks: vec![task], check_in_days: Some(days) }.into()])
+    };
+    assert_eq!(states(&aftercare(-10, 30), ms(12, 0)), [], "in 20 days");
+    assert_eq!(states(&aftercare(-25, 30), ms(12, 0)), [(5 * 24, Upcoming)]);
+    assert_eq!(states(&aftercare(-30, 30), ms(12, 0)), [(0, Due)]);
+    assert_eq!(states(&aftercare(3, 3), ms(12, 0)), [(6 * 24, Upcoming)], "it has not begun");
+    let mut chart = aftercare(-64, 30);
+    assert_eq!(states(&chart, ms(12, 0)), [(-4 * 24, Overdue)]);
+    let missed = Attendance::Missed { reason: None };
+    log(&mut chart, 20, ms(-40, 0), Entry::visit("individual", "Follow-up", missed));
+    assert_eq!(states(&chart, ms(12, 0)), [(-4 * 24, Overdue)]);
+    log(&mut chart, 21, ms(9, 0), Entry::visit("individual", "Follow-up", Attendance::Kept));
+    assert_eq!(states(&chart, ms(12, 0)), [], "done, and not of today");
+}
+
+#[test]
 fn what_is_due_together_is_one_notification_and_stays_one() {
     let mut chart = chart([
         regimen("buprenorphine", &[8, 20]).into(),

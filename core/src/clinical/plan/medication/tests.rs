@@ -10,7 +10,7 @@ use crate::{
         },
         tests::section,
     },
-    record::{DoseRoute, DoseStep, TimedDose, Unit},
+    record::{DoseRoute, DoseStep, Thresholds, TimedDose, Unit},
 };
 
 const RECORD: RecordId = RecordId::from_bytes([7; 16]);
@@ -221,6 +221,21 @@ fn a_steep_benzodiazepine_is_refused_or_warned_of() {
     assert!(
         matches!(warnings[..], [Warning::SteepStep(_), Warning::SteepFall(fall)] if fall.percent == 50.0)
     );
+}
+
+#[test]
+fn a_programme_sets_how_steep_a_taper_may_be() {
+    let half = daily("clonazepam", Course::Taper, &[(date(2026, 5, 1), 2.0), (date(2026, 5, 15), 1.0)]);
+    let limited = |percent: f64| {
+        let values = [("R13.step", percent), ("R13.fortnight", percent)];
+        let values = values.map(|(name, value)| (name.to_owned(), value)).into();
+        let mut plan = Plan::default();
+        plan.put(&section(9, date(2026, 1, 1), Thresholds { values, ..Thresholds::default() }));
+        check_regimen(&half, &plan, None)
+    };
+    assert!(limited(50.0).is_ok_and(|warnings| warnings.is_empty()));
+    let refused = limited(49.0).expect_err("more than the programme allows");
+    assert_eq!(refused.allowed, "at most 49 % less within 14 days, unless override_reason says why");
 }
 
 #[test]
