@@ -150,7 +150,8 @@ fn phone_and_desk_find_the_same_and_the_desk_says_how_late() {
     let space = desk.replica.follow(&phone.replica.ticket().unwrap()).unwrap();
     phone.sync();
     desk.sync();
-    assert_eq!(standing(&desk.replica, space), []);
+    let heard = Arc::new(Heard::default());
+    desk.replica.watch(heard.clone());
 
     // Two days without a network.
     phone.replica.log(space, &Entry::sows([3; 16])).unwrap();
@@ -158,9 +159,11 @@ fn phone_and_desk_find_the_same_and_the_desk_says_how_late() {
     hands.1.set(12.0);
     phone.sync();
     desk.sync();
+    let told = std::mem::take(&mut *heard.0.lock().unwrap());
     let (at_phone, at_desk) = (standing(&phone.replica, space), standing(&desk.replica, space));
     let [AlertView { alert: mine, .. }] = at_phone.as_slice() else { panic!("one at the phone") };
     let [AlertView { alert: theirs, .. }] = at_desk.as_slice() else { panic!("one at the desk") };
+    assert_eq!(told, [theirs.finding.id], "a desk that nobody looks at tells of it");
     assert_eq!(mine.finding, theirs.finding, "the same code finds the same");
     assert_eq!((mine.late_ms(), theirs.late_ms()), (0, 2 * DAY_MS));
 

@@ -1,7 +1,8 @@
 //! Clinical knowledge of each space: its chart, and the alerts that this device found in it.
 //!
-//! A chart is loaded once, then follows the records. A patient's own device always has its own: a rule that
-//! fires shows at once, with no network. A desk loads a patient's when somebody asks.
+//! A chart is loaded once, with the first record that comes or the first question, then follows the records:
+//! what a rule finds is told at once, on a phone with no network as at a desk that nobody looks at. A desk has
+//! those in memory that were busy last.
 
 use std::collections::BTreeMap;
 
@@ -37,12 +38,56 @@ const AHEAD_MS_MAX: i64 = DAY_MS;
 /// How old a look at the clock may be, in ms.
 const LOOK_MS_MAX: i64 = 60_000;
 
+/// How many charts are in memory: a desk's patients of a day.
+const CARES_MAX: usize = 64;
+
+/// What is known of the spaces that were busy last.
+#[derive(Default)]
+pub(super) struct Cares {
+    of: BTreeMap<SpaceId, Care>,
+    /// How often one was used.
+    uses: u64,
+}
+
+impl Cares {
+    pub(super) fn clear(&mut self) {
+        self.of.clear();
+    }
+
+    fn get(&self, id: &SpaceId) -> Option<&Care> {
+        self.of.get(id)
+    }
+
+    fn get_mut(&mut self, id: &SpaceId) -> Option<&mut Care> {
+        let care = self.of.get_mut(id)?;
+        self.uses += 1;
+        care.used = self.uses;
+        Some(care)
+    }
+
+    /// Takes one in, in the place of the one that was used the longest ago where there are too many.
+    fn insert(&mut self, id: SpaceId, care: Care) {
+        if self.of.len() >= CARES_MAX {
+            let oldest = self.of.iter().min_by_key(|(_, care)| care.used).map(|(id, _)| *id);
+            self.of.retain(|id, _| Some(*id) != oldest);
+        }
+        self.uses += 1;
+        self.of.insert(id, Care { used: self.uses, ..care });
+    }
+
+    fn remove(&mut self, id: &SpaceId) {
+        self.of.remove(id);
+    }
+}
+
 /// What is known of a space.
 pub(super) struct Care {
     chart: Chart,
     ledger: Ledger,
     /// When rules that go by the clock were evaluated last, in ms since the Unix epoch.
     looked_ms: i64,
+    /// When it was used last, among all uses.
+    used: u64,
 }
 
 impl Engine {
@@ -64,10 +109,11 @@ impl Engine {
         records: Vec<RecordId>,
         told: impl FnOnce(&Self) -> Result<Vec<Told>>,
     ) {
-        let attended = self.follows(&id).and_then(|follows| match follows {
-            true => told(self).and_then(|told| self.attend(&id, told)),
-            false => Ok(()),
-        });
+        let attended = match self.cares.get(&id) {
+            Some(_) => told(self).and_then(|told| self.attend(&id, told)),
+            // What is loaded now knows them already.
+            None => self.care(&id).map(drop),
+        };
         if let Err(error) = attended {
             // The records are safe. What is known of the space is loaded anew when it is asked for.
             tracing::warn!(?error, "the rules could not be evaluated now");
@@ -75,18 +121,6 @@ impl Engine {
             self.sobered(error);
         }
         self.events.push(Event::Records(id, records));
-    }
-
-    /// Whether a space's chart is there to follow its records. A person's own device loads its own if it is not,
-    /// and knows all of them then; a desk, which has thousands, waits until somebody asks.
-    fn follows(&mut self, id: &SpaceId) -> Result<bool> {
-        if self.cares.contains_key(id) {
-            return Ok(true);
-        }
-        if self.space(id)?.own {
-            self.care(id)?;
-        }
-        Ok(false)
     }
 
     /// Takes records into the chart of their space, and evaluates the rules that read what they say.
@@ -284,7 +318,7 @@ impl Engine {
         let rows = alerts::all(self.store.read(), id)?;
         let kept = rows.iter().map(|bytes| from_bytes(bytes)).collect::<Option<Vec<_>>>();
         let kept = kept.ok_or_else(|| Error::Update(Cause::new("an alert of a newer version")))?;
-        Ok(Care { chart, ledger: Ledger::of(kept), looked_ms: self.now().millis })
+        Ok(Care { chart, ledger: Ledger::of(kept), looked_ms: self.now().millis, used: 0 })
     }
 
     /// Records, each with whose hand it is from and when the server received it.

@@ -15,7 +15,7 @@ use ebb_protocol::{
 };
 use zeroize::Zeroizing;
 
-use super::{Clock, Config, NetworkId, Start, Writer, care::Care, checked_pins, networks::Networks};
+use super::{Clock, Config, NetworkId, Start, Writer, care::Cares, checked_pins, networks::Networks};
 use crate::{
     error::{Cause, Error, Result},
     keys::{DeviceSecrets, Entropy, EpochKey, KemSecret},
@@ -61,8 +61,8 @@ pub struct Engine {
     pub(super) secrets: DeviceSecrets,
     pub(super) clinic: Option<(MemberId, KemSecret)>,
     pub(super) spaces: BTreeMap<SpaceId, Space>,
-    /// What is known of spaces, of those that were asked about.
-    pub(super) cares: BTreeMap<SpaceId, Care>,
+    /// What is known of spaces, of those that were busy last.
+    pub(super) cares: Cares,
     pub(super) client: Client,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) entropy: Box<dyn Entropy>,
@@ -125,7 +125,7 @@ impl Engine {
             secrets,
             clinic,
             spaces: BTreeMap::new(),
-            cares: BTreeMap::new(),
+            cares: Cares::default(),
             client,
             clock,
             entropy,
