@@ -320,7 +320,7 @@ impl Drop for Disk {
     fn drop(&mut self) {
         // SAFETY: registered in `new`, once. Files that are still open go on through their own tables.
         unsafe { ffi::sqlite3_vfs_unregister(self.vfs) };
-        self.shared.state().release();
+        self.shared.state().released();
     }
 }
 
@@ -644,7 +644,7 @@ unsafe extern "C" fn close(file: *mut sqlite3_file) -> c_int {
     unsafe {
         let own = file.cast::<File>();
         let opened = Box::from_raw((*own).open);
-        opened.shared.state().open -= 1;
+        opened.shared.state().closed();
         drop(opened);
         (*own).open = ptr::null_mut();
         (*file).pMethods = ptr::null();

@@ -142,6 +142,8 @@ pub(super) struct State {
     pub(super) mode: Mode,
     /// Files that are open.
     pub(super) open: usize,
+    /// Whether nobody holds the disk any more.
+    is_released: bool,
     /// Syncs so far, of files and of folders.
     pub(super) syncs_done: u64,
     /// What one sync costs, in virtual time.
@@ -162,6 +164,7 @@ impl State {
             power: Power::On,
             mode,
             open: 0,
+            is_released: false,
             syncs_done: 0,
             sync_ms: 0,
             sync_cost_ms: 0,
@@ -326,9 +329,21 @@ impl State {
         }
     }
 
-    /// Gives the files' copies back: the state itself lives as long as the process.
-    pub(super) fn release(&mut self) {
-        if self.open == 0 {
+    /// Takes note that a file was closed.
+    pub(super) fn closed(&mut self) {
+        self.open -= 1;
+        self.give_back();
+    }
+
+    /// Takes note that nobody holds the disk any more; files may still be open.
+    pub(super) fn released(&mut self) {
+        self.is_released = true;
+        self.give_back();
+    }
+
+    /// Gives the files' copies back after the last use: the state itself lives as long as the process.
+    fn give_back(&mut self) {
+        if self.is_released && self.open == 0 {
             self.mode = Mode::Careless;
         }
     }
