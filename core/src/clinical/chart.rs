@@ -10,13 +10,13 @@ use std::{
 };
 
 use super::{
-    instrument::{self, Instruments, SafetyHit},
+    instrument::{Instrument, Instruments, SafetyHit, Scores},
     plan::Plan,
     substance::Medicine,
 };
 use crate::record::{
-    AlertAction, Answers, BandInstrument, Body, Category, Consent, Contact, Dose, DrugScreen, Moment,
-    PlanSignOff, Record, RecordId, UseEvent, Visit, WithdrawalBand, Writer,
+    AlertAction, Answers, BandInstrument, Body, Category, Consent, Contact, Dose, DrugScreen, Invalid,
+    Moment, PlanSignOff, Record, RecordId, UseEvent, Visit, WithdrawalBand, Writer,
 };
 
 /// The scale whose series carries its instrument's own name.
@@ -289,6 +289,28 @@ impl Chart {
         self.doses.get(medicine).unwrap_or(&EMPTY_DOSES)
     }
 
+    /// Scores answers, complete or not, by the band table that the programme chose; returns the instrument as
+    /// well.
+    ///
+    /// # Errors
+    ///
+    /// Names the instrument, version or item that does not fit, and the values that would.
+    pub fn scores(&self, answers: &Answers) -> Result<(&Instrument, Scores), Invalid> {
+        // To score is not to log: anybody may, whoever answers.
+        answers.check_against(Writer::Clinic, self.instruments())?;
+        Ok(self.scored(answers).expect("answers that fit their instrument have scores"))
+    }
+
+    /// Scores answers by the version that they name, or else the newest; `None` if they do not fit it.
+    fn scored(&self, answers: &Answers) -> Option<(&Instrument, Scores)> {
+        let Answers { instrument: id, version, answers: values, .. } = answers;
+        let instruments = self.instruments();
+        let instrument = instruments.get_version(id, version).or_else(|| instruments.get(id))?;
+        let table = self.plan.thresholds().and_then(|own| own.bands.get(id)).map(String::as_str);
+        let scores = instrument.score(values, table).or_else(|_| instrument.score(values, None)).ok()?;
+        Some((instrument, scores))
+    }
+
     /// Takes up what a record says; `true` if answers must be scored again.
     fn take_up(
         &mut self,
@@ -400,15 +422,9 @@ impl Chart {
 
     /// Scores answers into their measures; a draft's safety items alone.
     fn score(&mut self, answers: &Point<Answers>) {
-        let Answers { instrument: id, version, answers: values, draft } = &answers.value;
-        let instruments = self.instruments.as_ref().unwrap_or_else(|| Instruments::shipped());
-        let found = instruments.get_version(id, version).or_else(|| instruments.get(id));
-        let table = self.plan.thresholds().and_then(|own| own.bands.get(id)).map(String::as_str);
+        let Answers { instrument: id, draft, .. } = &answers.value;
         // What does not fit was written by another version of the instrument: it is shown, and not scored.
-        let scores = found.and_then(|instrument| {
-            instrument.score(values, table).or_else(|_| instrument.score(values, None)).ok()
-        });
-        let Some(instrument::Scores { scales, safety, .. }) = scores else { return };
+        let Some((_, Scores { scales, safety, .. })) = self.scored(&answers.value) else { return };
         if !safety.is_empty() {
             self.safety.entry(id.clone()).or_default().put(answers.with(safety));
         }
@@ -534,5 +550,41 @@ impl fmt::Debug for Reading {
 impl fmt::Debug for BandName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("BandName").finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::civil::date;
+
+    use super::*;
+    use crate::{clinical::plan::tests::section, record::Thresholds};
+
+    #[test]
+    fn answers_that_nobody_logged_are_scored_as_the_plan_wants_them_read() {
+        let of = |version: &str, first| Answers {
+            instrument: "ciwa_ar".to_owned(),
+            version: version.to_owned(),
+            answers: (1..=10)
+                .map(|item: i64| (item.to_string(), if item == 1 { first } else { 0 }))
+                .collect(),
+            draft: false,
+        };
+        let shipped = Instruments::shipped().get("ciwa_ar").unwrap().version.clone();
+        let mut answers = of(&shipped, 7);
+        answers.answers.insert("2".to_owned(), 1);
+        let band = |chart: &Chart| {
+            let (_, mut scores) = chart.scores(&answers).unwrap();
+            scores.scales.remove(0).band.unwrap().code
+        };
+        let mut chart = Chart::default();
+        assert_eq!(band(&chart), "mild");
+        let own =
+            Thresholds { bands: [("ciwa_ar".to_owned(), "va".to_owned())].into(), ..Thresholds::default() };
+        chart.put(&section(1, date(2026, 1, 1), own), Writer::Clinic, None);
+        assert_eq!(band(&chart), "moderate");
+        let refused = |answers: &Answers| chart.scores(answers).unwrap_err().field.into_owned();
+        assert_eq!(refused(&of("0", 7)), "version");
+        assert_eq!(refused(&of(&shipped, 8)), "answers.1");
     }
 }

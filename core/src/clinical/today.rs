@@ -17,7 +17,8 @@ use super::{
     },
 };
 use crate::record::{
-    Aftercare, Ask, Attendance, Mode, PlannedDose, PlannedSession, RecordId, SessionKind, Taking, Unit,
+    Aftercare, Ask, Attendance, Mode, Moment, PlannedDose, PlannedSession, RecordId, SessionKind, Taking,
+    Unit,
 };
 
 /// How far back today looks for what is not answered.
@@ -74,6 +75,16 @@ pub struct Item {
     pub state: State,
     /// The record that answers it.
     pub answer: Option<RecordId>,
+}
+
+impl Item {
+    /// Returns when it is due, as it is lived in the plan's zone.
+    #[must_use]
+    pub fn due(&self) -> Moment {
+        let wall_ms = Zone::UTC.moment_ms(self.at.date(), self.at.time()).unwrap_or(self.due_ms);
+        let offset_minutes = i16::try_from((wall_ms - self.due_ms) / MINUTE_MS).unwrap_or(0);
+        Moment { millis: self.due_ms, offset_minutes }
+    }
 }
 
 /// Names what is due.

@@ -81,6 +81,7 @@ fn a_dose_is_upcoming_due_overdue_and_done() {
     assert!(matches!(items[1].what, What::Dose { taken: None, amount: 8.0, .. }));
     assert_eq!(items[0].answer, Some(RecordId::from_bytes([10; 16])));
     assert_eq!((items[0].at, items[0].record), (DAY.at(8, 0, 0, 0), RecordId::from_bytes([2; 16])));
+    assert_eq!(items[0].due(), Moment { millis: ms(8, 0), offset_minutes: -4 * 60 }, "summer in New York");
 }
 
 #[test]

@@ -109,6 +109,12 @@ impl Summary {
 }
 
 impl MeasureSummary {
+    /// Returns what people call the measure, in a language by its BCP 47 tag: Spanish (`es`), or else English.
+    #[must_use]
+    pub fn title(&self, language: &str) -> &str {
+        words::measure_name(&self.measure, language)
+    }
+
     /// Returns the median less that of the days before; `None` without readings there.
     #[must_use]
     pub fn change(&self) -> Option<f64> {

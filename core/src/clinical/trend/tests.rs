@@ -342,6 +342,7 @@ fn a_summary_says_on_what_it_rests() {
     let mood = told.measures.iter().find(|told| told.measure.name() == "mood").unwrap();
     assert_eq!((mood.readings, mood.days, mood.median), (4, 3, 5.5));
     assert_eq!((mood.lowest, mood.highest, mood.change()), (4.0, 8.0, Some(2.5)));
+    assert_eq!((mood.title("en"), mood.title("es-MX")), ("Mood", "Ánimo"));
     assert_eq!((told.check_in_days, told.logged_days, told.use_days), (3, 6, 1));
     assert_eq!(
         told.sentences("en"),

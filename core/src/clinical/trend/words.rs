@@ -195,7 +195,7 @@ impl Voice<'_> {
     }
 }
 
-fn measure_name<'a>(measure: &'a Measure, language: &str) -> &'a str {
+pub(super) fn measure_name<'a>(measure: &'a Measure, language: &str) -> &'a str {
     let known = MEASURES.iter().find(|(name, _)| *name == measure.name());
     known.map_or(measure.name(), |(_, words)| words.get(language))
 }
