@@ -8,13 +8,24 @@
 
 use std::{sync::Arc, time::Duration};
 
-use ebb_core::SpaceId;
-use ebb_core::{Config, Entry, NetworkId, Replica, record::Body};
+use ebb_core::{
+    Config, Entry, NetworkId, Replica, SpaceId,
+    clinical::{
+        chart::Chart,
+        crisis,
+        today::NOTIFICATION_HOURS,
+        trend::{self, Days},
+    },
+    record::{self, Body},
+};
 
 pub use crate::mirror::{
-    CallbackError, CheckIn, ConsentCategory, Delivery, Dose, DoseUnit, EbbError, Event, Moment, PlannedDose,
-    Record, RecordBody, RecordId, RecordKind, RecordQuery, Retraction, Server, Settings, Source, Start,
-    SyncError, SyncStatus, Taking,
+    AlertId, AlertOwner, AlertSeverity, AlertState, AllowedAnswers, AnsweredBy, Answers, AskedIf,
+    CallbackError, Certainty, CheckIn, Choice, ClinicalAlert, ConsentCategory, Delivery, Dose, DoseUnit, Due,
+    DueItem, DueState, EbbError, Event, Helpline, Instrument, InstrumentItem, MeasureSummary, Moment, Notice,
+    PlannedDose, Record, RecordBody, RecordId, RecordKind, RecordQuery, Reminder, Retraction, SafetyHit,
+    SafetyLevel, ScaleScore, ScoreBand, Scores, Server, SessionKind, SessionMode, SessionOutcome, Settings,
+    Source, Start, Summary, SyncError, SyncStatus, Taking, Today,
 };
 
 mod mirror;
@@ -47,6 +58,9 @@ pub trait Observer: Send + Sync {
 ///
 /// Calls block for some milliseconds, and what they did is on disk when they return, with or without a
 /// network. Any thread may call.
+///
+/// Where a call takes a `space`, it is the patient's own if nothing is said; a clinic says whose. Languages
+/// are tags, such as `es` or `es-US`; what there is no text for in one is in English.
 #[derive(Debug, uniffi::Object)]
 pub struct Ebb {
     replica: Replica,
@@ -89,6 +103,42 @@ impl Ebb {
         self.log(check_in.into(), note, occurred)
     }
 
+    /// Logs answers to an instrument that the patient answers, whole or as a draft. Everything else as in
+    /// `log_dose`; a refusal names an item's answer as `answers.9`.
+    #[uniffi::method(default(note = "", occurred = None))]
+    pub fn log_answers(
+        &self,
+        answers: Answers,
+        note: String,
+        occurred: Option<Moment>,
+    ) -> Result<RecordId, EbbError> {
+        self.log(record::Answers::from(answers).into(), note, occurred)
+    }
+
+    /// Writes answers in the place of those in a record: a draft that goes on, or is whole now. The old ones
+    /// stay in its history, and without a new note its note stays.
+    #[uniffi::method(default(note = None))]
+    pub fn edit_answers(
+        &self,
+        record: RecordId,
+        answers: Answers,
+        note: Option<String>,
+    ) -> Result<(), EbbError> {
+        let own = self.replica.own()?;
+        let note = match note {
+            Some(note) => note,
+            None => self.replica.record(own, record)?.note,
+        };
+        let entry = Entry::new(record::Answers::from(answers)).note(note);
+        Ok(self.replica.edit(own, record, &entry)?)
+    }
+
+    /// A record's present version.
+    #[uniffi::method(default(space = None))]
+    pub fn record(&self, id: RecordId, space: Option<SpaceId>) -> Result<Record, EbbError> {
+        Ok(self.replica.record(self.space(space)?, id)?.into())
+    }
+
     /// Lists records by the time they happened, newest first.
     pub fn records(&self, query: RecordQuery) -> Result<Vec<Record>, EbbError> {
         let space = self.space(query.space)?;
@@ -99,6 +149,90 @@ impl Ebb {
     /// Says where one of the patient's own records is now.
     pub fn delivery(&self, record: RecordId) -> Result<Delivery, EbbError> {
         Ok(self.replica.delivery(self.replica.own()?, record)?)
+    }
+
+    /// The instruments that the patient's programme uses, each with its newest version, in the order to show.
+    #[uniffi::method(default(language = "en", space = None))]
+    pub fn instruments(&self, language: String, space: Option<SpaceId>) -> Result<Vec<Instrument>, EbbError> {
+        self.read(space, |chart| Instrument::in_use(chart, &language))
+    }
+
+    /// An instrument by its id, and by its version if it is to be the one that a record was answered with;
+    /// none if this version of the app does not know it.
+    #[uniffi::method(default(version = None, language = "en", space = None))]
+    pub fn instrument(
+        &self,
+        id: String,
+        version: Option<String>,
+        language: String,
+        space: Option<SpaceId>,
+    ) -> Result<Option<Instrument>, EbbError> {
+        self.read(space, |chart| Instrument::find(chart, &id, version.as_deref(), &language))
+    }
+
+    /// What answers come to, complete or not, logged or not; a gap is never scored.
+    ///
+    /// Throws `FixInput` with the instrument, version or item that does not fit, and what would.
+    #[uniffi::method(default(language = "en", space = None))]
+    pub fn score(
+        &self,
+        answers: Answers,
+        language: String,
+        space: Option<SpaceId>,
+    ) -> Result<Scores, EbbError> {
+        let answers = answers.into();
+        Ok(self.read(space, |chart| Scores::of(chart, &answers, &language))??)
+    }
+
+    /// What is due now and next: doses, check-ins, questionnaires, sessions, tasks.
+    #[uniffi::method(default(space = None))]
+    pub fn today(&self, space: Option<SpaceId>) -> Result<Today, EbbError> {
+        Ok(self.replica.today(self.space(space)?)?.into())
+    }
+
+    /// The reminders that the phone should schedule for so many hours. Schedule them anew whenever records
+    /// change; their ids stay.
+    #[uniffi::method(default(hours = 48, language = "en", space = None))]
+    pub fn notifications(
+        &self,
+        hours: u32,
+        language: String,
+        space: Option<SpaceId>,
+    ) -> Result<Vec<Reminder>, EbbError> {
+        let notifications = self.replica.notifications(self.space(space)?, hours)?;
+        Ok(notifications.into_iter().map(|one| Reminder::of(one, &language)).collect())
+    }
+
+    /// Every alert that this device found, withdrawn ones among them, evaluated at this moment; in no order
+    /// that means anything.
+    ///
+    /// A patient's phone is told of new ones as they come (`Event`). A clinic's desk finds those of a patient
+    /// when it asks for the first time, and is told from then on.
+    #[uniffi::method(default(space = None))]
+    pub fn alerts(&self, space: Option<SpaceId>) -> Result<Vec<ClinicalAlert>, EbbError> {
+        let alerts = self.replica.alerts(self.space(space)?)?;
+        Ok(alerts.into_iter().map(ClinicalAlert::from).collect())
+    }
+
+    /// Sums up so many days, in sentences and in the numbers of a chart; the last is the day of `until` by its
+    /// own offset.
+    #[uniffi::method(default(days = 7, language = "en", space = None))]
+    pub fn summary(
+        &self,
+        until: Moment,
+        days: u32,
+        language: String,
+        space: Option<SpaceId>,
+    ) -> Result<Summary, EbbError> {
+        let days = Days::ending(trend::day_of(until), days);
+        self.read(space, |chart| Summary::of(chart, days, &language))
+    }
+
+    /// Whom to call in a crisis, in the order to show: the programme's lines, the patient's supporters, the
+    /// national lines. Never empty and never refused: where nothing is known of a patient, or Ebb is locked,
+    /// the national lines are there.
+    pub fn crisis_lines(&self) -> Vec<Helpline> {
+        self.read(None, crisis::lines).unwrap_or_else(|_| crisis::lines(&Chart::default()))
     }
 
     /// Every space that this replica follows: the patient's own, or those of a clinic's patients.
@@ -170,7 +304,14 @@ impl Ebb {
         Ok(self.replica.log(self.replica.own()?, &entry)?)
     }
 
+    fn read<T>(&self, space: Option<SpaceId>, read: impl FnOnce(&Chart) -> T) -> Result<T, EbbError> {
+        Ok(self.replica.chart(self.space(space)?, read)?)
+    }
+
     fn space(&self, space: Option<SpaceId>) -> Result<SpaceId, EbbError> {
         Ok(space.map_or_else(|| self.replica.own(), Ok)?)
     }
 }
+
+/// A default in the foreign languages must be a literal.
+const _: () = assert!(NOTIFICATION_HOURS == 48, "Ebb::notifications says so many hours as well");

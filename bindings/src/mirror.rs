@@ -3,27 +3,41 @@
 //! Where a type of core can cross as it is, `remote` mirrors it, and the compiler compares every field;
 //! where not (private causes, raw ids, kinds not offered yet), a type of this module is converted.
 //! Some carry another name than in core, because the short one belongs to the platforms: `Unit` is
-//! Kotlin's and Foundation's, `Category` Objective-C's, `Query` SwiftData's.
+//! Kotlin's and Foundation's, `Category` Objective-C's, `Query` SwiftData's,
+//! `Alert` and `State` SwiftUI's, `Notification` Foundation's and Android's.
 
 use ebb_core::SpaceId;
 use uuid::Uuid;
 
 pub(crate) use self::device::{ForeignObserver, ForeignVault};
 pub use self::{
+    alert::{AlertOwner, AlertSeverity, AlertState, Certainty, ClinicalAlert, Helpline},
     device::{Event, Server, Settings, Start, SyncStatus},
     error::{CallbackError, EbbError, SyncError},
+    instrument::{
+        AllowedAnswers, AnsweredBy, Answers, AskedIf, Choice, Instrument, InstrumentItem, SafetyHit,
+        SafetyLevel, ScaleScore, ScoreBand, Scores,
+    },
     record::{
         CheckIn, ConsentCategory, Delivery, Dose, DoseUnit, PlannedDose, Record, RecordBody, RecordKind,
         RecordQuery, Retraction, Source, Taking,
     },
+    summary::{MeasureSummary, Summary},
+    today::{Due, DueItem, DueState, Notice, Reminder, SessionKind, SessionMode, SessionOutcome, Today},
 };
 
+mod alert;
 mod device;
 mod error;
+mod instrument;
 mod record;
+mod summary;
+mod today;
 
 /// Identifies a record.
 pub type RecordId = ebb_core::RecordId;
+/// Identifies an alert.
+pub type AlertId = ebb_core::record::AlertId;
 /// An instant, and the clock on the wall where it was lived.
 pub type Moment = ebb_core::record::Moment;
 
@@ -37,6 +51,12 @@ uniffi::custom_type!(SpaceId, String, {
     remote,
     lower: |id| Uuid::from_bytes(id.0).simple().to_string(),
     try_lift: |text| Ok(Self(id_bytes("space", &text)?)),
+});
+
+uniffi::custom_type!(AlertId, String, {
+    remote,
+    lower: |id| id.to_string(),
+    try_lift: |text| Ok(Self(id_bytes("alert", &text)?)),
 });
 
 fn id_bytes(field: &str, text: &str) -> Result<[u8; 16], EbbError> {
@@ -109,15 +129,45 @@ mod tests {
     }
 
     #[test]
+    fn answers_arrive_as_they_were_given_and_stay_out_of_logs() {
+        let record = across(listed(&Entry::answers("phq9", [("1", 2), ("9", 0)]).draft()));
+        let RecordBody::Answers { answers } = &record.body else { panic!("answers were logged") };
+        assert_eq!((answers.instrument.as_str(), answers.version.as_str()), ("phq9", "2001"));
+        assert_eq!(answers.answers, [("1".to_owned(), 2), ("9".to_owned(), 0)].into());
+        assert!(answers.draft);
+        assert_eq!(format!("{:?}", record.body), "RecordBody(answers)");
+        let logged = ebb_core::record::Answers::from(answers.clone());
+        assert!(Answers::from(logged) == *answers);
+    }
+
+    #[test]
+    fn a_session_of_a_newer_version_keeps_its_label() {
+        let newer = SessionKind::from("drumming");
+        assert_eq!(across(newer.clone()), newer);
+        assert_eq!(newer, SessionKind::Other("drumming".to_owned()));
+    }
+
+    #[test]
     fn ids_are_text_and_anything_else_is_refused_by_name() {
         let space = SpaceId(*b"0123456789abcdef");
         assert_eq!(across(space), space);
         let record = RecordId::new(1, &[3; 10]);
         assert_eq!(across(record), record);
-        let text = <String as FfiConverter<UniFfiTag>>::lower("no id".to_owned());
-        let refused = <RecordId as FfiConverter<UniFfiTag>>::try_lift(text).expect_err("is no id");
-        let refused = refused.downcast::<EbbError>().expect("typed, so that calls throw it as it is");
-        assert!(matches!(refused, EbbError::FixInput { field, .. } if field == "record"));
+        let alert = ebb_core::record::AlertId(*b"0123456789abcdef");
+        assert_eq!(across(alert), alert);
+        assert_eq!(refused_as::<RecordId>("no id"), "record");
+        assert_eq!(refused_as::<SpaceId>("no id"), "space");
+        assert_eq!(refused_as::<AlertId>("no id"), "alert");
+    }
+
+    /// The field that a text is refused by, typed, so that calls throw it as it is.
+    fn refused_as<T: FfiConverter<UniFfiTag, FfiType = uniffi::RustBuffer>>(text: &str) -> String {
+        let text = <String as FfiConverter<UniFfiTag>>::lower(text.to_owned());
+        let refused = T::try_lift(text).err().expect("is no id").downcast::<EbbError>();
+        match refused.expect("an error of ours") {
+            EbbError::FixInput { field, .. } => field,
+            other => panic!("another error: {other}"),
+        }
     }
 
     #[test]

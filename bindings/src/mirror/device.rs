@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use ebb_core::{Config, SignedPins, SpaceId, VaultError, link::ServerAddress};
 
-use super::{EbbError, RecordId};
+use super::{AlertId, EbbError, RecordId};
 use crate::{Observer, Vault};
 
 /// How to open a replica.
@@ -122,6 +122,13 @@ pub enum Event {
         /// Whose.
         space: SpaceId,
     },
+    /// What the rules find changed: alerts were raised, changed or withdrawn.
+    AlertsChanged {
+        /// Whose.
+        space: SpaceId,
+        /// Which.
+        alerts: Vec<AlertId>,
+    },
     /// The connection changed its state.
     StatusChanged {
         /// How it stands now.
@@ -168,6 +175,10 @@ impl ebb_core::Observer for ForeignObserver {
 
     fn delivery_changed(&self, space: SpaceId) {
         self.tell(Event::DeliveryChanged { space });
+    }
+
+    fn alerts_changed(&self, space: SpaceId, alerts: &[AlertId]) {
+        self.tell(Event::AlertsChanged { space, alerts: alerts.to_vec() });
     }
 
     fn status_changed(&self, status: ebb_core::SyncStatus) {

@@ -1,6 +1,6 @@
 //! Why a call did not do what it was asked.
 
-use ebb_core::SpaceId;
+use ebb_core::{SpaceId, record::Invalid};
 
 /// Why a call did not do what it was asked, named by what to do next.
 ///
@@ -74,6 +74,12 @@ impl From<ebb_core::Error> for EbbError {
             // Core may name more than this version mirrors.
             _ => Self::Bug { reason },
         }
+    }
+}
+
+impl From<Invalid> for EbbError {
+    fn from(Invalid { field, allowed }: Invalid) -> Self {
+        Self::FixInput { field: field.into_owned(), allowed }
     }
 }
 

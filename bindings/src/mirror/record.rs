@@ -3,7 +3,7 @@
 use ebb_core::{Query, SpaceId, record};
 use uuid::Uuid;
 
-use super::{Moment, RecordId};
+use super::{Answers, Moment, RecordId};
 
 /// How a record is known.
 pub type Source = record::Source;
@@ -300,6 +300,11 @@ pub enum RecordBody {
         /// The answers.
         check_in: CheckIn,
     },
+    /// The answers to an instrument.
+    Answers {
+        /// Which, and what was answered.
+        answers: Answers,
+    },
     /// A kind that this version of the bindings does not take apart: see the record's `kind`.
     Other,
 }
@@ -310,6 +315,7 @@ impl std::fmt::Debug for RecordBody {
         f.write_str(match self {
             Self::Dose { .. } => "RecordBody(dose)",
             Self::CheckIn { .. } => "RecordBody(check_in)",
+            Self::Answers { .. } => "RecordBody(answers)",
             Self::Other => "RecordBody(other)",
         })
     }
@@ -347,6 +353,7 @@ impl From<record::Body> for RecordBody {
         match body {
             record::Body::Dose(dose) => Self::Dose { dose },
             record::Body::CheckIn(check_in) => Self::CheckIn { check_in },
+            record::Body::Answers(answers) => Self::Answers { answers: answers.into() },
             _ => Self::Other,
         }
     }
