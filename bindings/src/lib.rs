@@ -206,8 +206,8 @@ impl Ebb {
     /// Every alert that this device found, withdrawn ones among them, evaluated at this moment; in no order
     /// that means anything.
     ///
-    /// A patient's phone is told of new ones as they come (`Event`). A clinic's desk finds those of a patient
-    /// when it asks for the first time, and is told from then on.
+    /// Observers are told of new ones as records are logged or arrive (`Event`); what time alone brings is
+    /// found when you ask.
     #[uniffi::method(default(space = None))]
     pub fn alerts(&self, space: Option<SpaceId>) -> Result<Vec<ClinicalAlert>, EbbError> {
         let alerts = self.replica.alerts(self.space(space)?)?;

@@ -91,6 +91,8 @@ pub enum Due {
     },
     /// A look at a problem of the treatment plan, or at how to keep from returning to use.
     Review,
+    /// A day on which somebody asks how it goes, as the aftercare plan says.
+    FollowUp,
     /// The person's word on a version of the plan.
     SignOff {
         /// The version's number.
@@ -213,6 +215,7 @@ impl From<today::What> for Due {
             }
             Core::Task(text) => Self::Task { text },
             Core::Review => Self::Review,
+            Core::FollowUp => Self::FollowUp,
             Core::SignOff { number, agreed } => Self::SignOff { number, agreed },
         }
     }
