@@ -4,6 +4,10 @@
 //! Both are stored as one CBOR value with string keys, so that whatever a newer version adds
 //! survives an edit by this one: unknown fields are carried along, and an unknown kind, or a known
 //! kind this version cannot read, is kept whole as [`Body::Unknown`].
+//!
+//! A constructor takes what no record of its kind is without, but of names and reasons only one: two could
+//! change places unnoticed. The others, and what may be absent, are given by methods named for them. Nothing is
+//! checked before [`Entry::validate`], which names what was left out.
 
 use std::{borrow::Cow, fmt};
 
@@ -18,18 +22,14 @@ pub use self::{
     },
     body::{Body, Kind},
     care_plan::{
-        Aftercare, Condition, Domain, Helpline, Intervention, Level, LevelMove, PARTS_MAX, PlanGoal,
-        PlanPart, PlanVersion, Problem, Programme, Referral, ReferralOutcome, RelapsePrevention, Resource,
-        Role, Task, TeamMember,
+        Condition, Domain, Helpline, Intervention, PARTS_MAX, PlanGoal, PlanPart, PlanVersion, Problem,
+        Programme, Role, TeamMember,
     },
     consent::Consent,
     medication::{AMOUNT_MAX, Dose, PlannedDose, Taking, Unit},
     note::{Audience, Message, Note},
     observations::{AlertAction, AlertId, Handling, RestrictionAnswer, SEEN_MAX, Seen},
-    orders::{
-        Ask, Cadence, Course, DoseRoute, DoseStep, MovedSession, ProgrammeInstrument, Regimen, STEPS_MAX,
-        SessionSeries, TIMES_MAX, Thresholds, TimedDose, Weekday,
-    },
+    orders::{Ask, Cadence, MovedSession, ProgrammeInstrument, SessionSeries, Thresholds, Weekday},
     profile::{
         Arrangement, Contact, Coverage, EmergencyCard, InsurancePlan, LivingSituation, Network, Person,
         Purpose, RestrictionRequest,
@@ -38,8 +38,10 @@ pub use self::{
         Activity, ActivitySort, Coping, Distortion, Fellowship, Goal, GoalState, Meeting, PlanSignOff,
         Trigger,
     },
+    regimen::{Course, DoseRoute, DoseStep, Regimen, STEPS_MAX, TIMES_MAX, TimedDose},
     substance_use::{DrugScreen, Route, ScreenResult, Specimen, TestPlace, UseEvent},
     symptoms::{Answers, Band, BandInstrument, Phase, Vitals, WithdrawalBand},
+    transition::{Aftercare, Level, LevelMove, Referral, ReferralOutcome, RelapsePrevention, Resource, Task},
     value::{Undecodable, Value},
     wellbeing::CheckIn,
 };
@@ -58,8 +60,10 @@ mod observations;
 mod orders;
 mod profile;
 mod recovery;
+mod regimen;
 mod substance_use;
 mod symptoms;
+mod transition;
 mod value;
 mod wellbeing;
 
@@ -265,15 +269,12 @@ impl Entry {
 
     /// Makes an entry for a dose that was taken.
     pub fn dose(drug: impl Into<String>, amount: f64, unit: Unit) -> Self {
-        let (drug, rxnorm, taking) = (drug.into(), None, Taking::Taken);
-        Self::new(Dose { drug, rxnorm, amount, unit, taking, observed: false, planned: None })
+        Self::new(Dose::taken(drug, amount, unit))
     }
 
     /// Makes an entry for a dose that was not taken, with the reason if one was given.
     pub fn dose_not_taken(drug: impl Into<String>, amount: f64, unit: Unit, reason: Option<&str>) -> Self {
-        let taking = Taking::NotTaken { reason: reason.map(str::to_owned) };
-        let (drug, rxnorm) = (drug.into(), None);
-        Self::new(Dose { drug, rxnorm, amount, unit, taking, observed: false, planned: None })
+        Self::new(Dose::not_taken(drug, amount, unit, reason))
     }
 
     /// Makes an entry for the answers to an instrument that is shipped, by item id.
@@ -346,20 +347,12 @@ impl Entry {
 
     /// Makes an entry for a drug screen.
     pub fn drug_screen(specimen: Specimen, substance: impl Into<String>, result: ScreenResult) -> Self {
-        let substance = substance.into();
-        Self::new(DrugScreen {
-            specimen,
-            substance,
-            result,
-            temperature_ok: None,
-            expected: None,
-            place: None,
-        })
+        Self::new(DrugScreen::new(specimen, substance, result))
     }
 
     /// Makes an entry for a use of a substance.
     pub fn use_event(substance: impl Into<String>) -> Self {
-        Self::new(UseEvent { substance: substance.into(), route: None, amount: None })
+        Self::new(UseEvent::new(substance))
     }
 
     /// Makes an entry for a session of the programme.
@@ -592,6 +585,16 @@ mod tests {
 
     fn refused(entry: Entry, writer: Writer) -> String {
         entry.validate(writer).expect_err("this entry must not fit").field.into_owned()
+    }
+
+    /// The field for which the clinic may not log this.
+    pub(super) fn refused_by_clinic(body: impl Into<Body>) -> Option<String> {
+        Entry::new(body).validate(Writer::Clinic).err().map(|invalid| invalid.field.into_owned())
+    }
+
+    /// The field for which the patient may not log this.
+    pub(super) fn refused_by_patient(body: impl Into<Body>) -> Option<String> {
+        Entry::new(body).validate(Writer::Patient).err().map(|invalid| invalid.field.into_owned())
     }
 
     #[test]

@@ -297,6 +297,11 @@ pub(super) fn each_text(field: &'static str, values: &[String]) -> Result<(), In
     values.iter().try_for_each(|value| text(field, value))
 }
 
+/// Makes a list of lines.
+pub(super) fn lines(lines: impl IntoIterator<Item = impl Into<String>>) -> Vec<String> {
+    lines.into_iter().map(Into::into).collect()
+}
+
 /// Checks sentences.
 pub(super) fn prose(field: &'static str, value: &str) -> Result<(), Invalid> {
     let fits = (1..=PROSE_CHARS_MAX).contains(&value.chars().count());

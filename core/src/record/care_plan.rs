@@ -4,8 +4,9 @@
 use jiff::civil::Date;
 use serde::{Deserialize, Serialize};
 
-use super::body::{Content, check, each_text, optional, optional_prose, optional_text, prose, text, zone};
+use super::body::{Content, check, optional_text, prose, text, zone};
 use super::{Category, GoalState, Invalid, RecordId, Weekday, Writer};
+use crate::clinical::plan::schedule::{HOURS_MAX, HOURS_MIN};
 
 /// Most parts of one section: goals, interventions, tasks.
 pub const PARTS_MAX: usize = 100;
@@ -43,6 +44,86 @@ pub struct Helpline {
     /// When somebody answers.
     #[serde(default)]
     pub hours: Option<String>,
+}
+
+impl Programme {
+    /// Makes a programme of ASAM 2.1, 9 to 20 hours a week, whose weeks begin on Mondays.
+    ///
+    /// The zone is still to be given.
+    pub fn new(name: impl Into<String>) -> Self {
+        Self {
+            name: name.into(),
+            zone: String::new(),
+            week_starts: Weekday::Monday,
+            hours_min: HOURS_MIN,
+            hours_max: HOURS_MAX,
+            opioid_treatment_programme: false,
+            helplines: Vec::new(),
+        }
+    }
+
+    /// Gives the clinic's time zone, by its IANA name.
+    #[must_use]
+    pub fn zone(mut self, zone: impl Into<String>) -> Self {
+        self.zone = zone.into();
+        self
+    }
+
+    /// Says on which day its weeks begin.
+    #[must_use]
+    pub fn week_starts(mut self, week_starts: Weekday) -> Self {
+        self.week_starts = week_starts;
+        self
+    }
+
+    /// Says how many hours a week are the fewest, and from how many on it is the next level of care.
+    #[must_use]
+    pub fn hours(mut self, min: f32, max: f32) -> Self {
+        (self.hours_min, self.hours_max) = (min, max);
+        self
+    }
+
+    /// Says that it is an opioid treatment programme.
+    #[must_use]
+    pub fn opioid_treatment_programme(mut self) -> Self {
+        self.opioid_treatment_programme = true;
+        self
+    }
+
+    /// Says whom to call.
+    #[must_use]
+    pub fn helplines(mut self, helplines: impl IntoIterator<Item = Helpline>) -> Self {
+        self.helplines = helplines.into_iter().collect();
+        self
+    }
+}
+
+impl Helpline {
+    /// Makes a line; a number to call or to text is still to be given.
+    pub fn new(name: impl Into<String>) -> Self {
+        Self { name: name.into(), phone: None, text: None, hours: None }
+    }
+
+    /// Gives the number to call.
+    #[must_use]
+    pub fn phone(mut self, phone: impl Into<String>) -> Self {
+        self.phone = Some(phone.into());
+        self
+    }
+
+    /// Gives the number to text.
+    #[must_use]
+    pub fn text(mut self, text: impl Into<String>) -> Self {
+        self.text = Some(text.into());
+        self
+    }
+
+    /// Says when somebody answers.
+    #[must_use]
+    pub fn hours(mut self, hours: impl Into<String>) -> Self {
+        self.hours = Some(hours.into());
+        self
+    }
 }
 
 impl Content for Programme {
@@ -122,6 +203,77 @@ pub struct Intervention {
     pub frequency: Option<String>,
 }
 
+impl Problem {
+    /// Makes a problem for which nothing is done yet.
+    pub fn new(domain: Domain, statement: impl Into<String>) -> Self {
+        let statement = statement.into();
+        Self { domain, statement, goals: Vec::new(), interventions: Vec::new(), review: None }
+    }
+
+    /// Says what is to be reached.
+    #[must_use]
+    pub fn goals(mut self, goals: impl IntoIterator<Item = PlanGoal>) -> Self {
+        self.goals = goals.into_iter().collect();
+        self
+    }
+
+    /// Says what is done for it.
+    #[must_use]
+    pub fn interventions(mut self, interventions: impl IntoIterator<Item = Intervention>) -> Self {
+        self.interventions = interventions.into_iter().collect();
+        self
+    }
+
+    /// Says when it is looked at again.
+    #[must_use]
+    pub fn review(mut self, review: Date) -> Self {
+        self.review = Some(review);
+        self
+    }
+}
+
+impl PlanGoal {
+    /// Makes a goal that is worked on.
+    pub fn open(text: impl Into<String>) -> Self {
+        Self { text: text.into(), target: None, state: GoalState::Open }
+    }
+
+    /// Says by when.
+    #[must_use]
+    pub fn target(mut self, target: Date) -> Self {
+        self.target = Some(target);
+        self
+    }
+
+    /// Says how it stands.
+    #[must_use]
+    pub fn state(mut self, state: GoalState) -> Self {
+        self.state = state;
+        self
+    }
+}
+
+impl Intervention {
+    /// Says what is done.
+    pub fn new(text: impl Into<String>) -> Self {
+        Self { text: text.into(), who: None, frequency: None }
+    }
+
+    /// Says by whom.
+    #[must_use]
+    pub fn who(mut self, who: impl Into<String>) -> Self {
+        self.who = Some(who.into());
+        self
+    }
+
+    /// Says how often.
+    #[must_use]
+    pub fn frequency(mut self, frequency: impl Into<String>) -> Self {
+        self.frequency = Some(frequency.into());
+        self
+    }
+}
+
 impl Content for Problem {
     fn belongs(&self, by: Writer) -> &'static [Category] {
         by.of_clinic(&[Category::Plan])
@@ -150,6 +302,25 @@ pub struct Condition {
     pub code: Option<String>,
     /// Whether it is present.
     pub active: bool,
+}
+
+impl Condition {
+    /// Makes a condition that is present.
+    pub fn active(label: impl Into<String>) -> Self {
+        Self { label: label.into(), code: None, active: true }
+    }
+
+    /// Makes a condition that is not present any more.
+    pub fn inactive(label: impl Into<String>) -> Self {
+        Self { active: false, ..Self::active(label) }
+    }
+
+    /// Gives its code, with the system's name before it.
+    #[must_use]
+    pub fn code(mut self, code: impl Into<String>) -> Self {
+        self.code = Some(code.into());
+        self
+    }
 }
 
 impl Content for Condition {
@@ -206,6 +377,27 @@ pub enum Role {
     PrivacyOfficer,
 }
 
+impl TeamMember {
+    /// Makes somebody who belongs to the team.
+    pub fn new(name: impl Into<String>, role: Role) -> Self {
+        Self { name: name.into(), role, primary: false, active: true }
+    }
+
+    /// Says that they are the one to turn to first.
+    #[must_use]
+    pub fn primary(mut self) -> Self {
+        self.primary = true;
+        self
+    }
+
+    /// Says that they do not belong to the team any more.
+    #[must_use]
+    pub fn inactive(mut self) -> Self {
+        self.active = false;
+        self
+    }
+}
+
 impl Content for TeamMember {
     fn belongs(&self, by: Writer) -> &'static [Category] {
         by.of_clinic(&[Category::Plan])
@@ -213,206 +405,6 @@ impl Content for TeamMember {
 
     fn check(&self, _: Writer, _: &str) -> Result<(), Invalid> {
         text("name", &self.name)
-    }
-}
-
-/// A move between levels of care: the first one is the admission. [`super::Entry::at`] says when.
-#[derive(Clone, PartialEq, Serialize, Deserialize)]
-pub struct LevelMove {
-    /// Where to.
-    pub to: Level,
-    /// Why.
-    pub reason: String,
-    /// Who decided.
-    pub decided_by: String,
-    /// Who referred the person, at an admission.
-    #[serde(default)]
-    pub referred_by: Option<String>,
-    /// Why there is no aftercare plan, at a discharge or step down without one.
-    #[serde(default)]
-    pub without_aftercare: Option<String>,
-}
-
-/// Names a level of care, the most intensive first.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Level {
-    /// Withdrawal management.
-    Detox,
-    /// Residential treatment.
-    Residential,
-    /// Partial hospitalization, ASAM 2.5.
-    PartialHospitalization,
-    /// Intensive outpatient, ASAM 2.1.
-    IntensiveOutpatient,
-    /// Outpatient, ASAM 1.
-    Outpatient,
-    /// Not in the programme any more.
-    Discharged,
-}
-
-impl Level {
-    /// Every level, the most intensive first.
-    pub const ALL: [Self; 6] = [
-        Self::Detox,
-        Self::Residential,
-        Self::PartialHospitalization,
-        Self::IntensiveOutpatient,
-        Self::Outpatient,
-        Self::Discharged,
-    ];
-}
-
-impl Content for LevelMove {
-    fn belongs(&self, by: Writer) -> &'static [Category] {
-        by.of_clinic(&[Category::Plan])
-    }
-
-    fn check(&self, _: Writer, _: &str) -> Result<(), Invalid> {
-        prose("reason", &self.reason)?;
-        text("decided_by", &self.decided_by)?;
-        optional_text("referred_by", self.referred_by.as_deref())?;
-        optional_prose("without_aftercare", self.without_aftercare.as_deref())
-    }
-}
-
-/// How a person means to keep from returning to use, made with them early on.
-#[derive(Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct RelapsePrevention {
-    /// What tells them early.
-    pub warning_signs: Vec<String>,
-    /// What sets urges off.
-    pub triggers: Vec<String>,
-    /// What helps.
-    pub strategies: Vec<String>,
-    /// Whom to call.
-    pub people: Vec<String>,
-    /// When it is looked at again.
-    pub review: Option<Date>,
-}
-
-impl Content for RelapsePrevention {
-    fn belongs(&self, by: Writer) -> &'static [Category] {
-        by.of_clinic(&[Category::Plan])
-    }
-
-    fn check(&self, _: Writer, _: &str) -> Result<(), Invalid> {
-        check(*self != Self::default(), "relapse_prevention", "at least one line")?;
-        each_text("warning_signs", &self.warning_signs)?;
-        each_text("triggers", &self.triggers)?;
-        each_text("strategies", &self.strategies)?;
-        each_text("people", &self.people)
-    }
-}
-
-/// What comes after the programme.
-#[derive(Clone, PartialEq, Serialize, Deserialize)]
-pub struct Aftercare {
-    /// From when on.
-    pub from: Date,
-    /// What is to be done.
-    pub tasks: Vec<Task>,
-    /// Every how many days somebody asks how it goes, 1 to 366.
-    #[serde(default)]
-    pub check_in_days: Option<u16>,
-}
-
-/// Something to be done.
-#[derive(Clone, PartialEq, Serialize, Deserialize)]
-pub struct Task {
-    /// What.
-    pub text: String,
-    /// By when.
-    #[serde(default)]
-    pub due: Option<Date>,
-    /// Whether it is done.
-    pub done: bool,
-}
-
-impl Content for Aftercare {
-    fn belongs(&self, by: Writer) -> &'static [Category] {
-        by.of_clinic(&[Category::Plan])
-    }
-
-    fn check(&self, _: Writer, _: &str) -> Result<(), Invalid> {
-        count("tasks", self.tasks.len())?;
-        check(!self.tasks.is_empty(), "tasks", "at least one")?;
-        self.tasks.iter().try_for_each(|task| text("tasks.text", &task.text))?;
-        optional("check_in_days", self.check_in_days, 1..=366)
-    }
-}
-
-/// Something that can help: housing, work, law, transport.
-#[derive(Clone, PartialEq, Serialize, Deserialize)]
-pub struct Resource {
-    /// What it is.
-    pub name: String,
-    /// What it helps with, such as `housing`.
-    pub sort: String,
-    /// How to reach it.
-    #[serde(default)]
-    pub phone: Option<String>,
-    /// Where it is, on the web or in town.
-    #[serde(default)]
-    pub place: Option<String>,
-    /// When it is open.
-    #[serde(default)]
-    pub hours: Option<String>,
-}
-
-impl Content for Resource {
-    fn belongs(&self, by: Writer) -> &'static [Category] {
-        by.of_clinic(&[Category::Plan])
-    }
-
-    fn check(&self, _: Writer, _: &str) -> Result<(), Invalid> {
-        text("name", &self.name)?;
-        text("sort", &self.sort)?;
-        optional_text("phone", self.phone.as_deref())?;
-        optional_text("place", self.place.as_deref())?;
-        optional_text("hours", self.hours.as_deref())
-    }
-}
-
-/// A person was sent somewhere.
-#[derive(Clone, PartialEq, Serialize, Deserialize)]
-pub struct Referral {
-    /// Where to.
-    pub to: String,
-    /// What for.
-    pub reason: String,
-    /// The resource's record, if there is one.
-    #[serde(default)]
-    pub resource: Option<RecordId>,
-    /// What came of it.
-    pub outcome: ReferralOutcome,
-}
-
-/// Tells what came of a referral.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum ReferralOutcome {
-    /// Nothing is known yet.
-    Open,
-    /// They took the person.
-    Accepted,
-    /// They did not.
-    Refused,
-    /// The person did not want it.
-    Declined,
-    /// It is over.
-    Completed,
-}
-
-impl Content for Referral {
-    fn belongs(&self, by: Writer) -> &'static [Category] {
-        by.of_clinic(&[Category::Plan])
-    }
-
-    fn check(&self, _: Writer, _: &str) -> Result<(), Invalid> {
-        text("to", &self.to)?;
-        prose("reason", &self.reason)
     }
 }
 
@@ -452,4 +444,55 @@ impl Content for PlanVersion {
 /// Checks that a list is not too long.
 pub(super) fn count(field: &'static str, many: usize) -> Result<(), Invalid> {
     check(many <= PARTS_MAX, field, format_args!("at most {PARTS_MAX}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::civil::date;
+
+    use super::*;
+    use crate::record::tests::{refused_by_clinic, refused_by_patient};
+
+    #[test]
+    fn a_programme_fits_once_its_zone_is_given() {
+        let programme =
+            || Programme::new("Riverside").helplines([Helpline::new("Riverside").phone("555 0100")]);
+        assert_eq!(refused_by_clinic(programme()).as_deref(), Some("zone"));
+        let told = programme().zone("America/New_York");
+        assert_eq!((told.hours_min, told.hours_max, told.week_starts), (9.0, 20.0, Weekday::Monday));
+        assert_eq!(refused_by_clinic(told.clone()), None);
+        assert_eq!(refused_by_patient(told.clone()).as_deref(), Some("kind"));
+        assert_eq!(refused_by_clinic(told.clone().hours(20.0, 9.0)).as_deref(), Some("hours_max"));
+        let told = told.week_starts(Weekday::Sunday).hours(6.0, 19.0).opioid_treatment_programme();
+        let line = Helpline::new("Riverside").text("555 0102").hours("day and night");
+        assert_eq!(refused_by_clinic(told.clone().helplines([line])), None);
+        let mute = told.helplines([Helpline::new("Riverside")]);
+        assert_eq!(refused_by_clinic(mute).as_deref(), Some("helplines"));
+    }
+
+    #[test]
+    fn problems_conditions_and_members_fit_as_they_are_made() {
+        let day = date(2026, 5, 1);
+        let goal = PlanGoal::open("a lease").target(day).state(GoalState::SetAside);
+        let done = Intervention::new("housing office").who("L. Chen").frequency("weekly");
+        let problem =
+            Problem::new(Domain::Social, "no place").goals([goal]).interventions([done]).review(day);
+        assert_eq!(refused_by_clinic(problem.clone()), None);
+        let unsaid = problem.clone().goals([PlanGoal::open("")]);
+        assert_eq!(refused_by_clinic(unsaid).as_deref(), Some("goals.text"));
+        let unsaid = problem.interventions([Intervention::new("")]);
+        assert_eq!(refused_by_clinic(unsaid).as_deref(), Some("interventions.text"));
+        assert_eq!(refused_by_clinic(Problem::new(Domain::Social, "")).as_deref(), Some("statement"));
+
+        let dependence = Condition::active("Opioid dependence").code("ICD-10-CM F11.20");
+        assert!(dependence.active && !Condition::inactive("Hepatitis C").active);
+        assert_eq!(refused_by_clinic(dependence), None);
+        assert_eq!(refused_by_clinic(Condition::active("")).as_deref(), Some("label"));
+
+        let member = TeamMember::new("L. Chen", Role::Nurse);
+        assert!(member.active && !member.primary);
+        assert!(!member.clone().inactive().active && member.clone().primary().primary);
+        assert_eq!(refused_by_clinic(member), None);
+        assert_eq!(refused_by_clinic(TeamMember::new("", Role::Nurse)).as_deref(), Some("name"));
+    }
 }

@@ -10,7 +10,24 @@ use super::{Category, Invalid, Purpose, Writer};
 /// A written consent: the nine elements of 42 CFR 2.31(a), as the person signed them.
 ///
 /// [`crate::clinical::part2`] says whether one is valid at a moment. A record that is retracted was entered by
-/// mistake; a consent that is taken back says so in `revoked`, and what was shared until then was shared.
+/// mistake; a consent that is taken back says so in `revoked_ms`, and what was shared until then was shared.
+///
+/// An element that was left out is refused by its name.
+///
+/// ```
+/// use ebb_core::record::{Category, Consent, Entry, Purpose, Writer};
+/// use jiff::civil::date;
+///
+/// let (shared, purposes) = ([Category::Symptoms], [Purpose::Treatment]);
+/// let consent = Consent::signed("A. Person", date(2026, 3, 2), shared, purposes)
+///     .discloser("Riverside")
+///     .description("how I feel")
+///     .recipient("Dr. Marsh")
+///     .expires(date(2027, 3, 2));
+/// let refused = Entry::new(consent.clone()).validate(Writer::Patient).expect_err("was it said?");
+/// assert_eq!(refused.field, "told_of_revocation");
+/// assert!(Entry::new(consent.told_of_revocation()).validate(Writer::Patient).is_ok());
+/// ```
 #[derive(Clone, PartialEq, Serialize, Deserialize)]
 pub struct Consent {
     /// 1: the patient's name.
@@ -45,6 +62,109 @@ pub struct Consent {
     /// When it was revoked, in ms since the Unix epoch.
     #[serde(default)]
     pub revoked_ms: Option<i64>,
+}
+
+impl Consent {
+    /// Makes a consent that a patient signed on a day: to what, and for which purposes.
+    ///
+    /// Still to be given: discloser, description, recipient, that the patient was told of revocation, and when it
+    /// expires or what ends it.
+    pub fn signed(
+        patient: impl Into<String>,
+        on: Date,
+        categories: impl IntoIterator<Item = Category>,
+        purposes: impl IntoIterator<Item = Purpose>,
+    ) -> Self {
+        let patient = patient.into();
+        Self {
+            signed_by: patient.clone(),
+            patient,
+            discloser: String::new(),
+            categories: categories.into_iter().collect(),
+            description: String::new(),
+            recipient: String::new(),
+            member: None,
+            purposes: purposes.into_iter().collect(),
+            told_of_revocation: false,
+            expires: None,
+            ends_when: None,
+            signed_on: on,
+            counselling_notes: false,
+            revoked_ms: None,
+        }
+    }
+
+    /// Makes a consent to disclose counselling notes and nothing else; otherwise as [`Consent::signed`].
+    pub fn to_counselling_notes(
+        patient: impl Into<String>,
+        on: Date,
+        purposes: impl IntoIterator<Item = Purpose>,
+    ) -> Self {
+        Self { counselling_notes: true, ..Self::signed(patient, on, [], purposes) }
+    }
+
+    /// Says who may disclose, by name or class.
+    #[must_use]
+    pub fn discloser(mut self, discloser: impl Into<String>) -> Self {
+        self.discloser = discloser.into();
+        self
+    }
+
+    /// Says in words what may be disclosed, specific and meaningful.
+    #[must_use]
+    pub fn description(mut self, description: impl Into<String>) -> Self {
+        self.description = description.into();
+        self
+    }
+
+    /// Says who may receive it, by name or class.
+    #[must_use]
+    pub fn recipient(mut self, recipient: impl Into<String>) -> Self {
+        self.recipient = recipient.into();
+        self
+    }
+
+    /// Gives the recipient's member id in this space.
+    #[must_use]
+    pub fn member(mut self, member: MemberId) -> Self {
+        self.member = Some(member);
+        self
+    }
+
+    /// Says that the person was told that they may revoke it, and how.
+    #[must_use]
+    pub fn told_of_revocation(mut self) -> Self {
+        self.told_of_revocation = true;
+        self
+    }
+
+    /// Says which day is the last on which it holds.
+    #[must_use]
+    pub fn expires(mut self, on: Date) -> Self {
+        self.expires = Some(on);
+        self
+    }
+
+    /// Says with which event or condition it ends.
+    #[must_use]
+    pub fn ends_when(mut self, event: impl Into<String>) -> Self {
+        self.ends_when = Some(event.into());
+        self
+    }
+
+    /// Says which representative signed in the place of the patient.
+    #[must_use]
+    pub fn signed_by(mut self, representative: impl Into<String>) -> Self {
+        self.signed_by = representative.into();
+        self
+    }
+
+    /// Says when it was revoked, in ms since the Unix epoch.
+    #[must_use]
+    pub fn revoked_ms(mut self, at_ms: i64) -> Self {
+        self.revoked_ms = Some(at_ms);
+        self
+    }
 }
 
 impl Content for Consent {
@@ -83,5 +203,69 @@ impl Content for Consent {
         check(same, "consent", "as it was signed: sign another instead, or revoke this one")?;
         let stands = before.revoked_ms.is_none() || self.revoked_ms == before.revoked_ms;
         check(stands, "revoked_ms", "as it was: a revoked consent stays revoked")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::civil::date;
+
+    use super::*;
+    use crate::record::tests::refused_by_patient;
+
+    const DAY: Date = date(2026, 3, 2);
+
+    /// Gives the elements that are given by name, but for one.
+    fn given(consent: Consent, but: &str) -> Consent {
+        type Give = fn(Consent) -> Consent;
+        let elements: [(&str, Give); 5] = [
+            ("discloser", |consent| consent.discloser("Riverside")),
+            ("description", |consent| consent.description("how I feel")),
+            ("recipient", |consent| consent.recipient("Dr. Marsh")),
+            ("told_of_revocation", Consent::told_of_revocation),
+            ("expires", |consent| consent.expires(date(2027, 3, 2))),
+        ];
+        let given = elements.into_iter().filter(|(name, _)| *name != but);
+        given.fold(consent, |consent, (_, give)| give(consent))
+    }
+
+    fn without(element: &str) -> Consent {
+        given(Consent::signed("A. Person", DAY, [Category::Symptoms], [Purpose::Treatment]), element)
+    }
+
+    #[test]
+    fn an_element_left_out_is_refused_by_its_name() {
+        assert_eq!(refused_by_patient(without("")), None);
+        for element in ["discloser", "description", "recipient", "told_of_revocation", "expires"] {
+            assert_eq!(refused_by_patient(without(element)).as_deref(), Some(element));
+        }
+        let (symptoms, treatment) = ([Category::Symptoms], [Purpose::Treatment]);
+        for (field, consent) in [
+            ("patient", Consent::signed("", DAY, symptoms, treatment)),
+            ("categories", Consent::signed("A. Person", DAY, [], treatment)),
+            ("categories", Consent::signed("A. Person", DAY, [Category::Private], treatment)),
+            ("purposes", Consent::signed("A. Person", DAY, symptoms, [])),
+            ("signed_by", without("").signed_by("")),
+        ] {
+            assert_eq!(refused_by_patient(given(consent, "")).as_deref(), Some(field));
+        }
+    }
+
+    #[test]
+    fn who_signed_what_ends_it_and_what_it_is_for_may_differ() {
+        assert_eq!(without("").signed_by, "A. Person");
+        let member = MemberId([9; 16]);
+        let told = without("expires").ends_when("the end of treatment").signed_by("B. Parent").member(member);
+        assert_eq!((told.patient.as_str(), told.member), ("A. Person", Some(member)));
+        assert_eq!(refused_by_patient(told.clone()), None);
+        assert_eq!(refused_by_patient(told.revoked_ms(1_800_000_000_000)), None);
+        let notes = Consent::to_counselling_notes("A. Person", DAY, [Purpose::Treatment])
+            .discloser("Riverside")
+            .description("notes of our sessions")
+            .recipient("Dr. Marsh")
+            .told_of_revocation()
+            .ends_when("none");
+        assert!(notes.counselling_notes && notes.categories.is_empty());
+        assert_eq!(refused_by_patient(notes), None);
     }
 }

@@ -74,6 +74,34 @@ pub enum Taking {
     },
 }
 
+impl Dose {
+    /// Makes a dose that was taken.
+    pub fn taken(drug: impl Into<String>, amount: f64, unit: Unit) -> Self {
+        let (drug, taking) = (drug.into(), Taking::Taken);
+        Self { drug, rxnorm: None, amount, unit, taking, observed: false, planned: None }
+    }
+
+    /// Makes a dose that was not taken, with the reason if one was given.
+    pub fn not_taken(drug: impl Into<String>, amount: f64, unit: Unit, reason: Option<&str>) -> Self {
+        let taking = Taking::NotTaken { reason: reason.map(str::to_owned) };
+        Self { taking, ..Self::taken(drug, amount, unit) }
+    }
+
+    /// Gives the drug's RxNorm concept.
+    #[must_use]
+    pub fn rxnorm(mut self, concept: impl Into<String>) -> Self {
+        self.rxnorm = Some(concept.into());
+        self
+    }
+
+    /// Says which dose of the plan it answers.
+    #[must_use]
+    pub fn planned(mut self, planned: PlannedDose) -> Self {
+        self.planned = Some(planned);
+        self
+    }
+}
+
 impl Content for Dose {
     fn belongs(&self, by: Writer) -> &'static [Category] {
         by.of_patient(&[Category::Medication])
@@ -88,5 +116,23 @@ impl Content for Dose {
             Taking::Taken => Ok(()),
             Taking::NotTaken { reason } => optional_text("reason", reason.as_deref()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::tests::refused_by_patient;
+
+    #[test]
+    fn a_dose_names_its_drug_and_the_one_that_it_answers() {
+        let planned = PlannedDose { regimen: RecordId::from_bytes([1; 16]), due_ms: 1_700_000_000_000 };
+        let taken = Dose::taken("buprenorphine", 8.0, Unit::Mg).rxnorm("1819").planned(planned);
+        assert!(taken.planned == Some(planned) && !taken.observed);
+        assert_eq!(refused_by_patient(taken), None);
+        assert_eq!(refused_by_patient(Dose::not_taken("methadone", 60.0, Unit::Mg, Some("felt ill"))), None);
+        assert_eq!(refused_by_patient(Dose::taken("", 8.0, Unit::Mg)).as_deref(), Some("drug"));
+        let unsaid = Dose::not_taken("methadone", 60.0, Unit::Mg, Some(""));
+        assert_eq!(refused_by_patient(unsaid).as_deref(), Some("reason"));
     }
 }

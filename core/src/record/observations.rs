@@ -69,6 +69,23 @@ pub enum Handling {
     Resolved,
 }
 
+impl AlertAction {
+    /// Says that somebody has it.
+    pub fn acknowledged(alert: AlertId) -> Self {
+        Self { alert, action: Handling::Acknowledged, owner: None }
+    }
+
+    /// Says that it was handed on, and to whom.
+    pub fn escalated(alert: AlertId, owner: impl Into<String>) -> Self {
+        Self { alert, action: Handling::Escalated, owner: Some(owner.into()) }
+    }
+
+    /// Says that it is dealt with.
+    pub fn resolved(alert: AlertId) -> Self {
+        Self { alert, action: Handling::Resolved, owner: None }
+    }
+}
+
 impl Content for AlertAction {
     fn belongs(&self, by: Writer) -> &'static [Category] {
         by.of_clinic(&[Category::Observations])
@@ -91,6 +108,18 @@ pub struct RestrictionAnswer {
     pub reason: Option<String>,
 }
 
+impl RestrictionAnswer {
+    /// Says that the programme agrees.
+    pub fn agreed(request: RecordId) -> Self {
+        Self { request, agreed: true, reason: None }
+    }
+
+    /// Says that the programme does not agree, and why.
+    pub fn refused(request: RecordId, reason: impl Into<String>) -> Self {
+        Self { request, agreed: false, reason: Some(reason.into()) }
+    }
+}
+
 impl Content for RestrictionAnswer {
     fn belongs(&self, by: Writer) -> &'static [Category] {
         by.of_clinic(&[Category::Observations])
@@ -99,5 +128,27 @@ impl Content for RestrictionAnswer {
     fn check(&self, _: Writer, _: &str) -> Result<(), Invalid> {
         optional_text("reason", self.reason.as_deref())?;
         check(self.agreed || self.reason.is_some(), "reason", "given, where the programme does not agree")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::tests::{refused_by_clinic, refused_by_patient};
+
+    #[test]
+    fn what_is_handed_on_has_an_owner_and_a_no_has_a_reason() {
+        let alert = AlertId([13; 16]);
+        let escalated = AlertAction::escalated(alert, "Dr. Marsh");
+        for action in [AlertAction::acknowledged(alert), escalated, AlertAction::resolved(alert)] {
+            assert_eq!(refused_by_clinic(action.clone()), None);
+            assert_eq!(refused_by_patient(action).as_deref(), Some("kind"));
+        }
+        assert_eq!(refused_by_clinic(AlertAction::escalated(alert, "")).as_deref(), Some("owner"));
+        let request = RecordId::from_bytes([1; 16]);
+        let refused = |reason| RestrictionAnswer::refused(request, reason);
+        assert_eq!(refused_by_clinic(RestrictionAnswer::agreed(request)), None);
+        assert_eq!(refused_by_clinic(refused("the plan must be told")), None);
+        assert_eq!(refused_by_clinic(refused("")).as_deref(), Some("reason"));
     }
 }

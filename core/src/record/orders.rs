@@ -1,156 +1,14 @@
-//! What a care team orders: medicines, sessions, check-ins, thresholds, questionnaires.
+//! What a care team orders beside medicines: sessions, check-ins, thresholds, questionnaires.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::civil::{Date, Time};
 use serde::{Deserialize, Serialize};
 
-use super::body::{Content, check, optional_prose, optional_text, text, zone};
+use super::body::{Content, check, lines, optional_text, text, zone};
 use super::care_plan::count;
-use super::medication::AMOUNT_MAX;
-use super::{Category, Invalid, Mode, SessionKind, Unit, Writer};
-
-/// Most steps of a regimen: a taper over four years in weekly steps.
-pub const STEPS_MAX: usize = 208;
-
-/// Most doses a day.
-pub const TIMES_MAX: usize = 12;
-
-/// A medicine and how it is to be taken, from its first day to its last.
-///
-/// [`crate::clinical::plan`] makes tapers and checks them; here it is only well formed.
-#[derive(Clone, PartialEq, Serialize, Deserialize)]
-pub struct Regimen {
-    /// The drug, by its ingredient's name as doses carry it, such as `buprenorphine`.
-    pub drug: String,
-    /// The product, such as `buprenorphine/naloxone film 8/2 mg`.
-    #[serde(default)]
-    pub product: Option<String>,
-    /// The product's or ingredient's RxNorm concept, where one is known.
-    #[serde(default)]
-    pub rxnorm: Option<String>,
-    /// How it enters the body.
-    pub route: DoseRoute,
-    /// What it is meant to be.
-    pub course: Course,
-    /// What amounts count.
-    pub unit: Unit,
-    /// The time zone of its days and times, by its IANA name.
-    pub zone: String,
-    /// What is taken when, the earliest step first; a step ends where the next begins.
-    pub steps: Vec<DoseStep>,
-    /// Who prescribed it.
-    pub prescriber: String,
-    /// Why a taper may go faster than the rules allow.
-    #[serde(default)]
-    pub override_reason: Option<String>,
-    /// The last day on which it is taken; absent means until further notice.
-    #[serde(default)]
-    pub until: Option<Date>,
-}
-
-/// What is taken from one day on.
-#[derive(Clone, PartialEq, Serialize, Deserialize)]
-pub struct DoseStep {
-    /// The first day.
-    pub from: Date,
-    /// Every how many days, 1 to 366, counted from the first day: 1 is daily, 28 an injection's month.
-    pub every_days: u16,
-    /// What is taken on such a day, the earliest first; none means a pause.
-    pub doses: Vec<TimedDose>,
-}
-
-/// An amount at a time of day.
-#[derive(Clone, Copy, PartialEq, Debug, Serialize, Deserialize)]
-pub struct TimedDose {
-    /// When, by the clock on the wall.
-    pub at: Time,
-    /// How much, in the regimen's unit.
-    pub amount: f64,
-}
-
-impl DoseStep {
-    /// What is taken on a day of this step, in the regimen's unit.
-    #[must_use]
-    pub fn day_amount(&self) -> f64 {
-        self.doses.iter().map(|dose| dose.amount).sum()
-    }
-
-    /// What this step comes to a day on average, in the regimen's unit.
-    #[must_use]
-    pub fn amount_a_day(&self) -> f64 {
-        self.day_amount() / f64::from(self.every_days.max(1))
-    }
-}
-
-/// Names what a regimen is meant to be.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Course {
-    /// Found step by step, or kept.
-    Steady,
-    /// Brought down: no step may be more than the one before.
-    Taper,
-    /// Taken when needed: nothing of it is due, and nothing missed.
-    AsNeeded,
-}
-
-/// Names how a medicine enters the body.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum DoseRoute {
-    /// Swallowed.
-    Oral,
-    /// Under the tongue.
-    Sublingual,
-    /// In the cheek.
-    Buccal,
-    /// Into a muscle.
-    Intramuscular,
-    /// Below the skin.
-    Subcutaneous,
-    /// Through the skin.
-    Transdermal,
-    /// Through the nose.
-    Nasal,
-    /// Any other way.
-    Other,
-}
-
-impl Content for Regimen {
-    fn belongs(&self, by: Writer) -> &'static [Category] {
-        by.of_clinic(&[Category::Plan])
-    }
-
-    fn check(&self, _: Writer, _: &str) -> Result<(), Invalid> {
-        text("drug", &self.drug)?;
-        optional_text("product", self.product.as_deref())?;
-        optional_text("rxnorm", self.rxnorm.as_deref())?;
-        zone("zone", &self.zone)?;
-        text("prescriber", &self.prescriber)?;
-        optional_prose("override_reason", self.override_reason.as_deref())?;
-        let steps = (1..=STEPS_MAX).contains(&self.steps.len());
-        check(steps, "steps", format_args!("1 to {STEPS_MAX} steps"))?;
-        let ordered = self.steps.is_sorted_by(|earlier, later| earlier.from < later.from);
-        check(ordered, "steps.from", "each later than the step before")?;
-        for step in &self.steps {
-            check((1..=366).contains(&step.every_days), "steps.every_days", "1 to 366")?;
-            check(step.doses.len() <= TIMES_MAX, "steps.doses", format_args!("at most {TIMES_MAX} a day"))?;
-            rising("steps.doses.at", step.doses.iter().map(|dose| dose.at))?;
-            for dose in &step.doses {
-                let fits = dose.amount > 0.0 && dose.amount <= AMOUNT_MAX;
-                check(fits, "steps.doses.amount", format_args!("more than 0, at most {AMOUNT_MAX}"))?;
-            }
-        }
-        // What a division rounds is no rise.
-        let most = |earlier: &DoseStep| earlier.amount_a_day() * (1.0 + 1e-9);
-        let falling = self.steps.is_sorted_by(|earlier, later| later.amount_a_day() <= most(earlier));
-        let fits = self.course != Course::Taper || falling;
-        check(fits, "steps.doses.amount", "no more a day than on the step before, in a taper")?;
-        let first = self.steps[0].from;
-        check(self.until.is_none_or(|until| first <= until), "until", "not before the first step")
-    }
-}
+use super::regimen::{TIMES_MAX, rising};
+use super::{Category, Invalid, Mode, SessionKind, Writer};
 
 /// Names a day of the week.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
@@ -173,6 +31,17 @@ pub enum Weekday {
 }
 
 impl Weekday {
+    /// Every day of the week.
+    pub const ALL: [Self; 7] = [
+        Self::Monday,
+        Self::Tuesday,
+        Self::Wednesday,
+        Self::Thursday,
+        Self::Friday,
+        Self::Saturday,
+        Self::Sunday,
+    ];
+
     /// The weekday of a date.
     #[must_use]
     pub fn of(date: Date) -> Self {
@@ -189,6 +58,18 @@ impl Weekday {
 }
 
 /// Sessions that come again: a block of the programme's schedule.
+///
+/// ```
+/// use ebb_core::record::{Entry, Mode, SessionKind, SessionSeries, Weekday, Writer};
+/// use jiff::civil::{date, time};
+///
+/// let (first, days) = (date(2026, 3, 2), [Weekday::Monday, Weekday::Wednesday]);
+/// let series = SessionSeries::weekly(SessionKind::Group, "evening group", first, days, time(18, 0, 0, 0), 180)
+///     .zone("America/New_York")
+///     .mode(Mode::Video)
+///     .cancelled([date(2026, 5, 25)]);
+/// assert!(Entry::new(series).validate(Writer::Clinic).is_ok());
+/// ```
 #[derive(Clone, PartialEq, Serialize, Deserialize)]
 pub struct SessionSeries {
     /// The kind of session.
@@ -234,6 +115,86 @@ pub struct MovedSession {
     pub start: Time,
 }
 
+impl SessionSeries {
+    /// Makes a series of every week, in person and without end: what it is called, its first day, its days of the
+    /// week, when it begins and how many minutes it lasts.
+    ///
+    /// The zone is still to be given.
+    pub fn weekly(
+        session: SessionKind,
+        title: impl Into<String>,
+        first: Date,
+        weekdays: impl IntoIterator<Item = Weekday>,
+        start: Time,
+        minutes: u16,
+    ) -> Self {
+        Self {
+            session,
+            title: title.into(),
+            zone: String::new(),
+            first,
+            last: None,
+            weekdays: weekdays.into_iter().collect(),
+            every_weeks: 1,
+            start,
+            minutes,
+            mode: Mode::InPerson,
+            led_by: None,
+            cancelled: Vec::new(),
+            moved: Vec::new(),
+        }
+    }
+
+    /// Says in which time zone its days and times are meant, by its IANA name.
+    #[must_use]
+    pub fn zone(mut self, zone: impl Into<String>) -> Self {
+        self.zone = zone.into();
+        self
+    }
+
+    /// Says which day is the last.
+    #[must_use]
+    pub fn last(mut self, last: Date) -> Self {
+        self.last = Some(last);
+        self
+    }
+
+    /// Says every how many weeks it comes.
+    #[must_use]
+    pub fn every_weeks(mut self, every_weeks: u8) -> Self {
+        self.every_weeks = every_weeks;
+        self
+    }
+
+    /// Says how people take part.
+    #[must_use]
+    pub fn mode(mut self, mode: Mode) -> Self {
+        self.mode = mode;
+        self
+    }
+
+    /// Says who leads it.
+    #[must_use]
+    pub fn led_by(mut self, led_by: impl Into<String>) -> Self {
+        self.led_by = Some(led_by.into());
+        self
+    }
+
+    /// Says on which days there is none.
+    #[must_use]
+    pub fn cancelled(mut self, cancelled: impl IntoIterator<Item = Date>) -> Self {
+        self.cancelled = cancelled.into_iter().collect();
+        self
+    }
+
+    /// Says which sessions are at another time.
+    #[must_use]
+    pub fn moved(mut self, moved: impl IntoIterator<Item = MovedSession>) -> Self {
+        self.moved = moved.into_iter().collect();
+        self
+    }
+}
+
 impl Content for SessionSeries {
     fn belongs(&self, by: Writer) -> &'static [Category] {
         by.of_clinic(&[Category::Plan])
@@ -245,14 +206,14 @@ impl Content for SessionSeries {
         zone("zone", &self.zone)?;
         check(self.last.is_none_or(|last| self.first <= last), "last", "not before first")?;
         check(!self.weekdays.is_empty(), "weekdays", "at least one day")?;
-        let once = self.weekdays.iter().collect::<std::collections::BTreeSet<_>>();
+        let once = self.weekdays.iter().collect::<BTreeSet<_>>();
         check(once.len() == self.weekdays.len(), "weekdays", "each day once")?;
         check((1..=52).contains(&self.every_weeks), "every_weeks", "1 to 52")?;
         check((1..=1_440).contains(&self.minutes), "minutes", "1 to 1440")?;
         optional_text("led_by", self.led_by.as_deref())?;
         count("cancelled", self.cancelled.len())?;
         count("moved", self.moved.len())?;
-        let once = self.moved.iter().map(|moved| moved.from).collect::<std::collections::BTreeSet<_>>();
+        let once = self.moved.iter().map(|moved| moved.from).collect::<BTreeSet<_>>();
         check(once.len() == self.moved.len(), "moved.from", "each day once")
     }
 }
@@ -285,6 +246,42 @@ pub enum Ask {
     Instrument(String),
 }
 
+impl Ask {
+    /// Asks for an instrument, by its id.
+    pub fn instrument(id: impl Into<String>) -> Self {
+        Self::Instrument(id.into())
+    }
+}
+
+impl Cadence {
+    /// Asks every day without end, at times of day, the earliest first.
+    ///
+    /// The zone is still to be given.
+    pub fn daily(ask: Ask, first: Date, times: impl IntoIterator<Item = Time>) -> Self {
+        Self::every_days(1, ask, first, times)
+    }
+
+    /// Asks every so many days, counted from the first; otherwise as [`Cadence::daily`].
+    pub fn every_days(every_days: u16, ask: Ask, first: Date, times: impl IntoIterator<Item = Time>) -> Self {
+        let times = times.into_iter().collect();
+        Self { ask, zone: String::new(), first, last: None, every_days, times }
+    }
+
+    /// Says in which time zone its days and times are meant, by its IANA name.
+    #[must_use]
+    pub fn zone(mut self, zone: impl Into<String>) -> Self {
+        self.zone = zone.into();
+        self
+    }
+
+    /// Says which day is the last.
+    #[must_use]
+    pub fn last(mut self, last: Date) -> Self {
+        self.last = Some(last);
+        self
+    }
+}
+
 impl Content for Cadence {
     fn belongs(&self, by: Writer) -> &'static [Category] {
         by.of_clinic(&[Category::Plan])
@@ -315,6 +312,39 @@ pub struct Thresholds {
     pub bands: BTreeMap<String, String>,
     /// Instruments in use that are off by default, such as `ciwa_b`, whose licence is not confirmed.
     pub instruments_on: Vec<String>,
+}
+
+impl Thresholds {
+    /// Says which values count, by the parameters' names.
+    #[must_use]
+    pub fn values<N: Into<String>>(mut self, values: impl IntoIterator<Item = (N, f64)>) -> Self {
+        self.values = values.into_iter().map(|(name, value)| (name.into(), value)).collect();
+        self
+    }
+
+    /// Says which rules are not evaluated.
+    #[must_use]
+    pub fn rules_off(mut self, rules_off: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        self.rules_off = lines(rules_off);
+        self
+    }
+
+    /// Says which band tables count, by the instruments' ids.
+    #[must_use]
+    pub fn bands<I: Into<String>, T: Into<String>>(
+        mut self,
+        bands: impl IntoIterator<Item = (I, T)>,
+    ) -> Self {
+        self.bands = bands.into_iter().map(|(id, table)| (id.into(), table.into())).collect();
+        self
+    }
+
+    /// Says which instruments are in use that are off by default.
+    #[must_use]
+    pub fn instruments_on(mut self, instruments_on: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        self.instruments_on = lines(instruments_on);
+        self
+    }
 }
 
 impl Content for Thresholds {
@@ -354,12 +384,64 @@ impl Content for ProgrammeInstrument {
     }
 }
 
-/// Checks that times of day rise.
-fn rising(field: &'static str, times: impl IntoIterator<Item = Time>) -> Result<(), Invalid> {
-    let mut last = None;
-    for time in times {
-        check(last.is_none_or(|last| last < time), field, "times of day, each once, the earliest first")?;
-        last = Some(time);
+#[cfg(test)]
+mod tests {
+    use jiff::civil::{date, time};
+
+    use super::*;
+    use crate::record::tests::{refused_by_clinic, refused_by_patient};
+
+    const FIRST: Date = date(2026, 3, 2);
+
+    fn series(weekdays: &[Weekday]) -> SessionSeries {
+        let (at, weekdays) = (time(18, 0, 0, 0), weekdays.iter().copied());
+        SessionSeries::weekly(SessionKind::Group, "evening group", FIRST, weekdays, at, 180)
     }
-    Ok(())
+
+    #[test]
+    fn a_series_fits_once_its_zone_is_given() {
+        assert_eq!(refused_by_clinic(series(&Weekday::ALL)).as_deref(), Some("zone"));
+        let none = series(&[]).zone("America/New_York");
+        assert_eq!(refused_by_clinic(none).as_deref(), Some("weekdays"));
+        let (from, to, start) = (FIRST, date(2026, 3, 3), time(9, 0, 0, 0));
+        let told = series(&Weekday::ALL)
+            .zone("America/New_York")
+            .last(date(2026, 12, 31))
+            .every_weeks(2)
+            .mode(Mode::Video)
+            .led_by("L. Chen")
+            .cancelled([date(2026, 7, 4)])
+            .moved([MovedSession { from, to, start }]);
+        assert_eq!(refused_by_clinic(told.clone()), None);
+        assert_eq!(refused_by_patient(told.clone()).as_deref(), Some("kind"));
+        assert_eq!(refused_by_clinic(told.every_weeks(0)).as_deref(), Some("every_weeks"));
+    }
+
+    #[test]
+    fn what_is_asked_fits_once_its_zone_is_given() {
+        let nine = [time(9, 0, 0, 0)];
+        let asked = || Cadence::every_days(7, Ask::instrument("sows16"), FIRST, nine);
+        assert_eq!(refused_by_clinic(asked()).as_deref(), Some("zone"));
+        assert_eq!(refused_by_clinic(asked().zone("UTC").last(date(2026, 4, 1))), None);
+        let never = Cadence::daily(Ask::CheckIn, FIRST, []).zone("UTC");
+        assert_eq!(never.every_days, 1);
+        assert_eq!(refused_by_clinic(never).as_deref(), Some("times"));
+        let nothing = Cadence::daily(Ask::instrument(""), FIRST, nine).zone("UTC");
+        assert_eq!(refused_by_clinic(nothing).as_deref(), Some("ask"));
+    }
+
+    #[test]
+    fn thresholds_are_numbers_by_name() {
+        let own = Thresholds::default()
+            .values([("R6.total", 18.5)])
+            .rules_off(["R24"])
+            .bands([("ciwa_ar", "va")])
+            .instruments_on(["ciwa_b"]);
+        assert_eq!(own.values["R6.total"], 18.5);
+        assert_eq!(own.bands["ciwa_ar"], "va");
+        assert_eq!(refused_by_clinic(own.clone()), None);
+        let endless = own.clone().values([("R6.total", f64::NAN)]);
+        assert_eq!(refused_by_clinic(endless).as_deref(), Some("values"));
+        assert_eq!(refused_by_clinic(own.rules_off([""])).as_deref(), Some("thresholds"));
+    }
 }

@@ -74,6 +74,64 @@ pub enum Distortion {
     PermissionGiving,
 }
 
+impl Coping {
+    /// Says where and with whom it began.
+    #[must_use]
+    pub fn situation(mut self, situation: impl Into<String>) -> Self {
+        self.situation = Some(situation.into());
+        self
+    }
+
+    /// Says what set it off.
+    #[must_use]
+    pub fn trigger(mut self, trigger: Trigger) -> Self {
+        self.trigger = Some(trigger);
+        self
+    }
+
+    /// Tells the thought that came.
+    #[must_use]
+    pub fn thought(mut self, thought: impl Into<String>) -> Self {
+        self.thought = Some(thought.into());
+        self
+    }
+
+    /// Says how the thought bends things.
+    #[must_use]
+    pub fn distortion(mut self, distortion: Distortion) -> Self {
+        self.distortion = Some(distortion);
+        self
+    }
+
+    /// Tells the feeling that came with it.
+    #[must_use]
+    pub fn emotion(mut self, emotion: impl Into<String>) -> Self {
+        self.emotion = Some(emotion.into());
+        self
+    }
+
+    /// Says how strong the urge was.
+    #[must_use]
+    pub fn urge(mut self, urge: u8) -> Self {
+        self.urge = Some(urge);
+        self
+    }
+
+    /// Says what was tried against it.
+    #[must_use]
+    pub fn skill(mut self, skill: impl Into<String>) -> Self {
+        self.skill = Some(skill.into());
+        self
+    }
+
+    /// Says how strong the urge was afterwards.
+    #[must_use]
+    pub fn urge_after(mut self, urge_after: u8) -> Self {
+        self.urge_after = Some(urge_after);
+        self
+    }
+}
+
 impl Content for Coping {
     fn belongs(&self, by: Writer) -> &'static [Category] {
         by.of_patient(&[Category::Recovery])
@@ -124,6 +182,34 @@ pub enum Fellowship {
     Other,
 }
 
+impl Meeting {
+    /// Makes a meeting of which nothing else is told.
+    pub fn new(fellowship: Fellowship) -> Self {
+        Self { fellowship, label: None, mode: None, minutes: None }
+    }
+
+    /// Gives its name or place.
+    #[must_use]
+    pub fn label(mut self, label: impl Into<String>) -> Self {
+        self.label = Some(label.into());
+        self
+    }
+
+    /// Says how the person took part.
+    #[must_use]
+    pub fn mode(mut self, mode: Mode) -> Self {
+        self.mode = Some(mode);
+        self
+    }
+
+    /// Says how many minutes it was.
+    #[must_use]
+    pub fn minutes(mut self, minutes: u16) -> Self {
+        self.minutes = Some(minutes);
+        self
+    }
+}
+
 impl Content for Meeting {
     fn belongs(&self, by: Writer) -> &'static [Category] {
         by.of_patient(&[Category::Recovery])
@@ -168,6 +254,27 @@ pub enum ActivitySort {
     Other,
 }
 
+impl Activity {
+    /// Makes an activity of which nothing else is told.
+    pub fn new(sort: ActivitySort) -> Self {
+        Self { sort, label: None, minutes: None }
+    }
+
+    /// Says what exactly.
+    #[must_use]
+    pub fn label(mut self, label: impl Into<String>) -> Self {
+        self.label = Some(label.into());
+        self
+    }
+
+    /// Says how many minutes it was.
+    #[must_use]
+    pub fn minutes(mut self, minutes: u16) -> Self {
+        self.minutes = Some(minutes);
+        self
+    }
+}
+
 impl Content for Activity {
     fn belongs(&self, by: Writer) -> &'static [Category] {
         by.of_patient(&[Category::Recovery])
@@ -203,6 +310,27 @@ pub enum GoalState {
     SetAside,
 }
 
+impl Goal {
+    /// Makes a goal that is worked on.
+    pub fn open(text: impl Into<String>) -> Self {
+        Self { text: text.into(), target: None, state: GoalState::Open }
+    }
+
+    /// Says by when.
+    #[must_use]
+    pub fn target(mut self, target: Date) -> Self {
+        self.target = Some(target);
+        self
+    }
+
+    /// Says how it stands.
+    #[must_use]
+    pub fn state(mut self, state: GoalState) -> Self {
+        self.state = state;
+        self
+    }
+}
+
 impl Content for Goal {
     fn belongs(&self, by: Writer) -> &'static [Category] {
         by.of_patient(&[Category::Recovery])
@@ -235,5 +363,45 @@ impl Content for PlanSignOff {
 
     fn check(&self, _: Writer, _: &str) -> Result<(), Invalid> {
         check(self.number > 0, "number", "1 or more")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::civil::date;
+
+    use super::*;
+    use crate::record::tests::refused_by_patient;
+
+    #[test]
+    fn own_work_fits_once_something_is_told() {
+        assert_eq!(refused_by_patient(Coping::default()).as_deref(), Some("coping"));
+        let coping = Coping::default()
+            .situation("alone at home")
+            .trigger(Trigger::Feeling)
+            .thought("just this once")
+            .distortion(Distortion::PermissionGiving)
+            .emotion("restless")
+            .urge(8)
+            .skill("urge_surfing")
+            .urge_after(3);
+        assert_eq!(refused_by_patient(coping.clone()), None);
+        assert_eq!(refused_by_patient(coping.clone().urge(11)).as_deref(), Some("urge"));
+        assert_eq!(refused_by_patient(coping.urge_after(11)).as_deref(), Some("urge_after"));
+
+        let meeting = Meeting::new(Fellowship::Smart);
+        assert_eq!(refused_by_patient(meeting.clone()), None);
+        let meeting = meeting.label("Tuesday room").mode(Mode::Audio).minutes(60);
+        assert_eq!(refused_by_patient(meeting.clone()), None);
+        assert_eq!(refused_by_patient(meeting.minutes(0)).as_deref(), Some("minutes"));
+
+        let activity = Activity::new(ActivitySort::Exercise).label("a walk");
+        assert_eq!(refused_by_patient(activity.clone().minutes(25)), None);
+        assert_eq!(refused_by_patient(activity.minutes(1_441)).as_deref(), Some("minutes"));
+
+        let goal = Goal::open("see my sister").target(date(2026, 5, 1));
+        assert_eq!(refused_by_patient(goal.clone().state(GoalState::Reached)), None);
+        assert_eq!((refused_by_patient(goal.clone()), goal.state), (None, GoalState::Open));
+        assert_eq!(refused_by_patient(Goal::open("")).as_deref(), Some("text"));
     }
 }

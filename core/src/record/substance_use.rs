@@ -99,6 +99,35 @@ pub enum Route {
     Other,
 }
 
+impl DrugScreen {
+    /// Makes a screen of which nothing else is told.
+    pub fn new(specimen: Specimen, substance: impl Into<String>, result: ScreenResult) -> Self {
+        let substance = substance.into();
+        Self { specimen, substance, result, temperature_ok: None, expected: None, place: None }
+    }
+
+    /// Says whether the specimen's temperature was in range.
+    #[must_use]
+    pub fn temperature_ok(mut self, ok: bool) -> Self {
+        self.temperature_ok = Some(ok);
+        self
+    }
+
+    /// Says whether the result is what the care team expects.
+    #[must_use]
+    pub fn expected(mut self, expected: bool) -> Self {
+        self.expected = Some(expected);
+        self
+    }
+
+    /// Says who tested.
+    #[must_use]
+    pub fn place(mut self, place: TestPlace) -> Self {
+        self.place = Some(place);
+        self
+    }
+}
+
 impl Content for DrugScreen {
     fn belongs(&self, by: Writer) -> &'static [Category] {
         by.of_patient(&[Category::SubstanceUse])
@@ -106,6 +135,27 @@ impl Content for DrugScreen {
 
     fn check(&self, _: Writer, _: &str) -> Result<(), Invalid> {
         text("substance", &self.substance)
+    }
+}
+
+impl UseEvent {
+    /// Makes a use of which nothing else is told.
+    pub fn new(substance: impl Into<String>) -> Self {
+        Self { substance: substance.into(), route: None, amount: None }
+    }
+
+    /// Says how it entered the body.
+    #[must_use]
+    pub fn route(mut self, route: Route) -> Self {
+        self.route = Some(route);
+        self
+    }
+
+    /// Says how much, in the patient's words.
+    #[must_use]
+    pub fn amount(mut self, amount: impl Into<String>) -> Self {
+        self.amount = Some(amount.into());
+        self
     }
 }
 
@@ -117,5 +167,26 @@ impl Content for UseEvent {
     fn check(&self, _: Writer, _: &str) -> Result<(), Invalid> {
         text("substance", &self.substance)?;
         optional_text("amount", self.amount.as_deref())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::tests::{refused_by_clinic, refused_by_patient};
+
+    #[test]
+    fn screens_and_uses_name_their_substance() {
+        let screen = |substance| {
+            let screen = DrugScreen::new(Specimen::Urine, substance, ScreenResult::Positive);
+            screen.temperature_ok(true).expected(true).place(TestPlace::Laboratory)
+        };
+        assert_eq!(refused_by_clinic(screen("buprenorphine")), None);
+        assert_eq!(refused_by_patient(screen("buprenorphine").place(TestPlace::Home)), None);
+        assert_eq!(refused_by_clinic(screen("")).as_deref(), Some("substance"));
+        let used = |substance| UseEvent::new(substance).route(Route::Nasal).amount("half a bag");
+        assert_eq!(refused_by_patient(used("heroin")), None);
+        assert_eq!(refused_by_patient(used("")).as_deref(), Some("substance"));
+        assert_eq!(refused_by_patient(used("heroin").amount("")).as_deref(), Some("amount"));
     }
 }
