@@ -23,9 +23,8 @@ use ebb_core::{
         today::What,
     },
     record::{
-        AlertAction, AlertId, Course, DoseRoute, DoseStep, Handling, Helpline, Level, LevelMove, Moment,
-        PlanSignOff, Programme, ProgrammeInstrument, Regimen, SessionSeries, Thresholds, TimedDose, Unit,
-        Weekday,
+        AlertAction, AlertId, DoseRoute, DoseStep, Helpline, Level, LevelMove, Moment, PlanSignOff,
+        Programme, ProgrammeInstrument, Regimen, SessionKind, SessionSeries, Thresholds, Unit, Weekday,
     },
 };
 use ebb_protocol::id::{Millis, SpaceId};
@@ -167,7 +166,7 @@ fn phone_and_desk_find_the_same_and_the_desk_says_how_late() {
     assert_eq!(mine.finding, theirs.finding, "the same code finds the same");
     assert_eq!((mine.late_ms(), theirs.late_ms()), (0, 2 * DAY_MS));
 
-    let action = AlertAction { alert: theirs.finding.id, action: Handling::Acknowledged, owner: None };
+    let action = AlertAction::acknowledged(theirs.finding.id);
     desk.replica.log(space, &Entry::new(action).note("called her")).unwrap();
     desk.sync();
     phone.sync();
@@ -178,24 +177,12 @@ fn phone_and_desk_find_the_same_and_the_desk_says_how_late() {
 }
 
 fn regimen(drug: &str, steps: &[(i16, i8, i8, f64)]) -> Regimen {
-    let steps = steps.iter().map(|(year, month, day, amount)| DoseStep {
-        from: date(*year, *month, *day),
-        every_days: 1,
-        doses: vec![TimedDose { at: time(8, 0, 0, 0), amount: *amount }],
+    let steps = steps.iter().map(|(year, month, day, amount)| {
+        DoseStep::daily(date(*year, *month, *day), [(time(8, 0, 0, 0), *amount)])
     });
-    Regimen {
-        drug: drug.to_owned(),
-        product: None,
-        rxnorm: None,
-        route: DoseRoute::Oral,
-        course: Course::Taper,
-        unit: Unit::Mg,
-        zone: "America/New_York".to_owned(),
-        steps: steps.collect(),
-        prescriber: "Dr Okafor".to_owned(),
-        override_reason: None,
-        until: None,
-    }
+    Regimen::scheduled(drug, DoseRoute::Oral, Unit::Mg, steps)
+        .zone("America/New_York")
+        .prescribed_by("Dr Okafor")
 }
 
 /// A desk that follows a patient, and the patient's phone, so that the desk may write.
@@ -217,16 +204,15 @@ fn a_plan_refuses_what_must_not_be_and_names_field_and_values() {
     let root = tempfile::tempdir().unwrap();
     let (_server, phone, desk, space) = clinic(&root);
     let log = |entry: Entry| desk.replica.log(space, &entry);
-    let rising = regimen("diazepam", &[(2026, 1, 1, 10.0), (2026, 2, 1, 12.0)]);
+    let rising = regimen("diazepam", &[(2026, 1, 1, 10.0), (2026, 2, 1, 12.0)]).tapering();
     assert_eq!(refused(log(Entry::new(rising))).0, "steps.doses.amount");
-    let steep = regimen("diazepam", &[(2026, 1, 1, 20.0), (2026, 1, 5, 10.0)]);
+    let steep = regimen("diazepam", &[(2026, 1, 1, 20.0), (2026, 1, 5, 10.0)]).tapering();
     let (field, allowed) = refused(log(Entry::new(steep.clone())));
     assert!(!field.is_empty() && !allowed.is_empty());
-    let reasoned = Regimen { override_reason: Some("moving away".into()), ..steep };
-    log(Entry::new(reasoned)).unwrap();
+    log(Entry::new(steep.although("moving away"))).unwrap();
     let beside = regimen("Valium (diazepam)", &[(2026, 3, 1, 5.0)]);
     refused(log(Entry::new(beside)));
-    let nowhere = Regimen { zone: "Mars/Olympus".into(), ..regimen("methadone", &[(2026, 1, 1, 60.0)]) };
+    let nowhere = regimen("methadone", &[(2026, 1, 1, 60.0)]).zone("Mars/Olympus");
     assert_eq!(refused(log(Entry::new(nowhere))).0, "zone");
     let taper = Taper::of("buprenorphine", Unit::Mg, 16.0, date(2026, 1, 1))
         .route(DoseRoute::Sublingual)
@@ -239,22 +225,12 @@ fn a_plan_refuses_what_must_not_be_and_names_field_and_values() {
         .unwrap();
     log(Entry::new(taper)).unwrap();
 
-    let discharge = LevelMove {
-        to: Level::Discharged,
-        reason: "completed".into(),
-        decided_by: "Dr Okafor".into(),
-        referred_by: None,
-        without_aftercare: None,
-    };
-    let admission =
-        LevelMove { to: Level::IntensiveOutpatient, reason: "referred".into(), ..discharge.clone() };
+    let admission = LevelMove::to(Level::IntensiveOutpatient, "referred").decided_by("Dr Okafor");
+    let discharge = LevelMove::to(Level::Discharged, "completed").decided_by("Dr Okafor");
     log(Entry::new(admission)).unwrap();
     assert_eq!(refused(log(Entry::new(discharge.clone()))).0, "without_aftercare");
-    log(Entry::new(LevelMove { without_aftercare: Some("left the country".into()), ..discharge })).unwrap();
-    let own = |name: &str, value: f64| Thresholds {
-        values: [(name.to_owned(), value)].into(),
-        ..Thresholds::default()
-    };
+    log(Entry::new(discharge.without_aftercare("left the country"))).unwrap();
+    let own = |name: &str, value: f64| Thresholds::default().values([(name, value)]);
     assert_eq!(refused(log(Entry::new(own("R6.sum", 20.0)))).0, "values");
     assert_eq!(
         refused(log(Entry::new(own("R6.total", 99.0)))),
@@ -269,7 +245,7 @@ fn a_plan_refuses_what_must_not_be_and_names_field_and_values() {
     assert_eq!(refused(phone.replica.log(space, &cows(4))).0, "instrument");
     let benzo = Entry::answers("ciwa_b", [("1", 1)]);
     assert_eq!(refused(phone.replica.log(space, &benzo)).0, "instrument");
-    log(Entry::new(Thresholds { instruments_on: vec!["ciwa_b".into()], ..Thresholds::default() })).unwrap();
+    log(Entry::new(Thresholds::default().instruments_on(["ciwa_b"]))).unwrap();
     desk.sync();
     phone.sync();
     phone.replica.log(space, &benzo).unwrap();
@@ -311,46 +287,15 @@ fn pain_version(json: &str) -> String {
 fn today_and_the_reminders_come_from_the_plan() {
     let root = tempfile::tempdir().unwrap();
     let (_server, phone, desk, space) = clinic(&root);
-    let programme = Programme {
-        name: "Riverside".into(),
-        zone: "America/New_York".into(),
-        week_starts: Weekday::Monday,
-        hours_min: 9.0,
-        hours_max: 20.0,
-        opioid_treatment_programme: false,
-        helplines: vec![Helpline {
-            name: "Riverside".into(),
-            phone: Some("555 0100".into()),
-            text: None,
-            hours: None,
-        }],
-    };
+    let programme = Programme::new("Riverside")
+        .zone("America/New_York")
+        .helplines([Helpline::new("Riverside").phone("555 0100")]);
     desk.replica.log(space, &Entry::new(programme)).unwrap();
-    let series = SessionSeries {
-        session: "group".into(),
-        title: "evening group".into(),
-        zone: "America/New_York".into(),
-        first: date(2026, 1, 1),
-        last: None,
-        weekdays: vec![
-            Weekday::Monday,
-            Weekday::Tuesday,
-            Weekday::Wednesday,
-            Weekday::Thursday,
-            Weekday::Friday,
-            Weekday::Saturday,
-            Weekday::Sunday,
-        ],
-        every_weeks: 1,
-        start: time(18, 0, 0, 0),
-        minutes: 180,
-        mode: ebb_core::record::Mode::InPerson,
-        led_by: None,
-        cancelled: Vec::new(),
-        moved: Vec::new(),
-    };
+    let (first, at) = (date(2026, 1, 1), time(18, 0, 0, 0));
+    let series = SessionSeries::weekly(SessionKind::Group, "evening group", first, Weekday::ALL, at, 180)
+        .zone("America/New_York");
     desk.replica.log(space, &Entry::new(series)).unwrap();
-    let daily = Regimen { course: Course::Steady, ..regimen("buprenorphine", &[(2026, 1, 1, 16.0)]) };
+    let daily = regimen("buprenorphine", &[(2026, 1, 1, 16.0)]);
     desk.replica.log(space, &Entry::new(daily)).unwrap();
     desk.sync();
     phone.sync();

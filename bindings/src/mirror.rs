@@ -100,15 +100,7 @@ mod tests {
     #[test]
     fn a_record_arrives_as_it_was_logged() {
         let moment = Moment { millis: 1_700_000_000_000, offset_minutes: -300 };
-        let logged = Dose {
-            drug: "buprenorphine".to_owned(),
-            rxnorm: Some("1655032".to_owned()),
-            amount: 16.0,
-            unit: Unit::Mg,
-            taking: Taking::NotTaken { reason: Some("felt ill".to_owned()) },
-            observed: false,
-            planned: None,
-        };
+        let logged = Dose::not_taken("buprenorphine", 16.0, Unit::Mg, Some("felt ill")).rxnorm("1655032");
         let record = listed(&Entry::new(across(logged.clone())).at(across(moment)).note("bitter"));
         assert_eq!(across(record.clone()), record);
         assert_eq!(record.body, RecordBody::Dose { dose: logged });

@@ -18,7 +18,7 @@
 
 use ebb_core::record::{
     Attendance, Audience, Band, BandInstrument, Body, CheckIn, Dose, Entry, Level, LevelMove, Mode, Moment,
-    Note, Phase, Programme, ScreenResult, SessionKind, Specimen, Taking, Unit, Visit, Weekday, Writer,
+    Note, Phase, Programme, ScreenResult, SessionKind, Specimen, Unit, Visit, Writer,
 };
 
 use crate::{
@@ -80,8 +80,7 @@ fn body(row: &Row, background: &Background, carries: &mut dyn FnMut(&str)) -> Op
                 return None;
             }
             carries("amount");
-            let (drug, taking) = (drug.to_owned(), Taking::Taken);
-            Some(Dose { drug, rxnorm: None, amount, unit, taking, observed: false, planned: None }.into())
+            Some(Dose::taken(drug, amount, unit).into())
         }
         Table::Tlfb => {
             let substance = some_words(row.column("what"))?;
@@ -141,24 +140,10 @@ fn body(row: &Row, background: &Background, carries: &mut dyn FnMut(&str)) -> Op
 /// What the clinic is made to log of a programme that the trial did not have.
 fn programme(row: &Row) -> Option<Body> {
     Some(match (row.column("what"), row.column("says")) {
-        ("programme", _) => Programme {
-            name: "Synthetic programme".to_owned(),
-            zone: "UTC".to_owned(),
-            week_starts: Weekday::Monday,
-            hours_min: 9.0,
-            hours_max: 20.0,
-            opioid_treatment_programme: false,
-            helplines: Vec::new(),
+        ("programme", _) => Programme::new("Synthetic programme").zone("UTC").into(),
+        ("admission", _) => {
+            LevelMove::to(Level::IntensiveOutpatient, "synthetic").decided_by("synthetic").into()
         }
-        .into(),
-        ("admission", _) => LevelMove {
-            to: Level::IntensiveOutpatient,
-            reason: "synthetic".to_owned(),
-            decided_by: "synthetic".to_owned(),
-            referred_by: None,
-            without_aftercare: None,
-        }
-        .into(),
         ("session", "missed") => {
             Visit::new(SessionKind::Group, "evening group", Attendance::Missed { reason: None }).into()
         }

@@ -18,12 +18,12 @@ use ebb_core::{
         trend::{self, Days},
     },
     record::{
-        Ask, Attendance, Authorization, AuthorizationState, Body, Cadence, CheckIn, Course, DoseRoute,
-        DoseStep, Level, LevelMove, Mode, Moment, Programme, Regimen, ScreenResult, ServiceUnit, SessionKind,
-        SessionSeries, Source, Specimen, TimedDose, Unit, Visit, Weekday, Writer,
+        Ask, Attendance, Authorization, Body, Cadence, CheckIn, DoseRoute, DoseStep, Level, LevelMove, Mode,
+        Moment, Programme, Regimen, ScreenResult, ServiceUnit, SessionKind, SessionSeries, Source, Specimen,
+        Unit, Visit, Weekday, Writer,
     },
 };
-use jiff::civil::{Date, date, time};
+use jiff::civil::{date, time};
 use kit::{Report, Target, median, ms, sized, timed};
 
 const DAY_MS: i64 = 86_400_000;
@@ -170,94 +170,31 @@ fn two_years(days: i64) -> Vec<(Record, Writer)> {
 
 fn plan(days: i64) -> Vec<Body> {
     let first = date(2024, 1, 1);
-    let dose = |amount| {
-        vec![TimedDose { at: time(8, 0, 0, 0), amount }, TimedDose { at: time(20, 0, 0, 0), amount }]
-    };
-    let steps = |from: Date, amounts: &[f64]| {
-        let steps = amounts.iter().zip(0..).map(|(amount, step): (_, i64)| DoseStep {
-            from: from.saturating_add(jiff::Span::new().days(step * 14)),
-            every_days: 1,
-            doses: dose(*amount),
-        });
-        steps.collect::<Vec<_>>()
-    };
-    let regimen = |drug: &str, course, steps| Regimen {
-        drug: drug.to_owned(),
-        product: None,
-        rxnorm: None,
-        route: DoseRoute::Sublingual,
-        course,
-        unit: Unit::Mg,
-        zone: ZONE.to_owned(),
-        steps,
-        prescriber: "Dr Okafor".to_owned(),
-        override_reason: None,
-        until: None,
+    let after = |days| first.saturating_add(jiff::Span::new().days(days));
+    let twice = |amount| [8, 20].map(|hour| (time(hour, 0, 0, 0), amount));
+    let regimen = |drug: &str, amounts: &[f64]| {
+        let steps =
+            (0..).zip(amounts).map(|(step, amount)| DoseStep::daily(after(step * 14), twice(*amount)));
+        Regimen::scheduled(drug, DoseRoute::Sublingual, Unit::Mg, steps).zone(ZONE).prescribed_by("Dr Okafor")
     };
     let taper: Vec<_> = (0..26).map(|step| 10.0 * 0.95_f64.powi(step)).collect();
-    let cadence = |ask, every_days| Cadence {
-        ask,
-        zone: ZONE.to_owned(),
-        first,
-        last: None,
-        every_days,
-        times: vec![time(9, 0, 0, 0)],
-    };
-    let series = |weekday, title: &str| SessionSeries {
-        session: SessionKind::Group,
-        title: title.to_owned(),
-        zone: ZONE.to_owned(),
-        first,
-        last: None,
-        weekdays: vec![weekday],
-        every_weeks: 1,
-        start: time(18, 0, 0, 0),
-        minutes: 180,
-        mode: Mode::InPerson,
-        led_by: None,
-        cancelled: Vec::new(),
-        moved: Vec::new(),
+    let asked = |every_days, ask| Cadence::every_days(every_days, ask, first, [time(9, 0, 0, 0)]).zone(ZONE);
+    let series = |weekday, title: &str| {
+        SessionSeries::weekly(SessionKind::Group, title, first, [weekday], time(18, 0, 0, 0), 180).zone(ZONE)
     };
     vec![
-        Programme {
-            name: "Riverside".to_owned(),
-            zone: ZONE.to_owned(),
-            week_starts: Weekday::Monday,
-            hours_min: 9.0,
-            hours_max: 20.0,
-            opioid_treatment_programme: false,
-            helplines: Vec::new(),
-        }
-        .into(),
-        LevelMove {
-            to: Level::IntensiveOutpatient,
-            reason: "admission".to_owned(),
-            decided_by: "Dr Okafor".to_owned(),
-            referred_by: None,
-            without_aftercare: None,
-        }
-        .into(),
-        regimen("buprenorphine", Course::Steady, steps(first, &[8.0])).into(),
-        regimen("diazepam", Course::Taper, steps(first, &taper)).into(),
+        Programme::new("Riverside").zone(ZONE).into(),
+        LevelMove::to(Level::IntensiveOutpatient, "admission").decided_by("Dr Okafor").into(),
+        regimen("buprenorphine", &[8.0]).into(),
+        regimen("diazepam", &taper).tapering().into(),
         series(Weekday::Monday, "evening group").into(),
         series(Weekday::Wednesday, "evening group").into(),
         series(Weekday::Friday, "family group").into(),
-        cadence(Ask::CheckIn, 1).into(),
-        cadence(Ask::Instrument("sows16".to_owned()), 7).into(),
-        Authorization {
-            payer: "Acme".to_owned(),
-            level: Level::IntensiveOutpatient,
-            state: AuthorizationState::Approved,
-            unit: ServiceUnit::Session,
-            sessions: Vec::new(),
-            requested: Some(400),
-            approved: Some(400),
-            from: Some(first),
-            until: Some(first.saturating_add(jiff::Span::new().days(days))),
-            review: None,
-            reference: None,
-            reason: None,
-        }
-        .into(),
+        asked(1, Ask::CheckIn).into(),
+        asked(7, Ask::instrument("sows16")).into(),
+        Authorization::draft("Acme", Level::IntensiveOutpatient, ServiceUnit::Session)
+            .requested(400)
+            .approved(first, after(days))
+            .into(),
     ]
 }

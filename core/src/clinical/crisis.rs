@@ -27,12 +27,8 @@ pub const NATIONAL: [(&str, Option<&str>, Option<&str>); 3] = [
 pub fn lines(chart: &Chart) -> Vec<Helpline> {
     let programme = chart.plan.programme().map(|programme| programme.helplines.clone()).unwrap_or_default();
     let supporters = chart.contacts.iter().filter(|contact| contact.value.supporter);
-    let supporters = supporters.filter(|contact| contact.value.phone.is_some()).map(|contact| Helpline {
-        name: contact.value.name.clone(),
-        phone: contact.value.phone.clone(),
-        text: None,
-        hours: None,
-    });
+    let supporters = supporters
+        .filter_map(|contact| Some(Helpline::new(&contact.value.name).phone(contact.value.phone.as_ref()?)));
     let national = NATIONAL.into_iter().map(|(name, phone, text)| Helpline {
         name: name.to_owned(),
         phone: phone.map(str::to_owned),

@@ -204,13 +204,6 @@ pub(super) mod tests {
 
     #[test]
     fn a_version_says_what_changed_since() {
-        let problem = |statement: &str| Problem {
-            domain: Domain::Social,
-            statement: statement.to_owned(),
-            goals: Vec::new(),
-            interventions: Vec::new(),
-            review: None,
-        };
         let day = Date::constant(2026, 5, 1);
         let part =
             |id: u8, digest: u8| PlanPart { record: RecordId::from_bytes([id; 16]), digest: [digest; 16] };
@@ -218,7 +211,7 @@ pub(super) mod tests {
         let version = PlanVersion { number: 1, parts, summary: "First".to_owned() };
         let mut plan = Plan::default();
         for id in [1, 2, 4] {
-            plan.put(&section(id, day, problem("Housing")));
+            plan.put(&section(id, day, Problem::new(Domain::Social, "Housing")));
         }
         plan.put(&section(9, day, version.clone()));
         let now =

@@ -307,7 +307,7 @@ mod tests {
     #[test]
     fn a_record_can_name_each() {
         for skill in SKILLS {
-            let coping = Coping { skill: Some(skill.id.to_owned()), ..Coping::default() };
+            let coping = Coping::default().skill(skill.id);
             assert_eq!(Entry::new(coping).validate(Writer::Patient), Ok(()));
         }
     }

@@ -32,7 +32,7 @@ pub(super) fn entry(kind: u8, mark: Mark) -> Entry {
         0 => Entry::dose(text(mark), 8.0, Unit::Mg),
         1 => Entry::use_event(text(mark)),
         2 => Entry::visit("group", text(mark), Attendance::Kept),
-        3 => Entry::new(meeting(text(mark))),
+        3 => Entry::new(Meeting::new(Fellowship::Smart).label(text(mark))),
         4 => Entry::drug_screen(Specimen::Urine, text(mark), ScreenResult::Negative),
         _ => return Entry::private_note(text(mark)),
     };
@@ -50,8 +50,4 @@ pub(super) fn rewritten(body: &Body, mark: Mark) -> Option<Entry> {
         _ => return None,
     };
     Some(entry(kind, mark))
-}
-
-fn meeting(label: String) -> Meeting {
-    Meeting { fellowship: Fellowship::Smart, label: Some(label), mode: None, minutes: None }
 }

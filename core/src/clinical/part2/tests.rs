@@ -9,22 +9,13 @@ const CLINIC: Recipient<'_> = Recipient { name: "Northside Clinic", is_health_pl
 const PLAN: Recipient<'_> = Recipient { name: "Acme Health", is_health_plan: true };
 
 fn consent() -> Consent {
-    Consent {
-        patient: "Ann Lee".to_owned(),
-        discloser: "Harbor Programme".to_owned(),
-        categories: vec![Category::Symptoms, Category::Medication],
-        description: "how I feel, and what I take".to_owned(),
-        recipient: CLINIC.name.to_owned(),
-        member: None,
-        purposes: vec![Purpose::Treatment],
-        told_of_revocation: true,
-        expires: Some(date(2024, 12, 31)),
-        ends_when: None,
-        signed_by: "Ann Lee".to_owned(),
-        signed_on: date(2024, 3, 4),
-        counselling_notes: false,
-        revoked_ms: None,
-    }
+    let shared = [Category::Symptoms, Category::Medication];
+    Consent::signed("Ann Lee", date(2024, 3, 4), shared, [Purpose::Treatment])
+        .discloser("Harbor Programme")
+        .description("how I feel, and what I take")
+        .recipient(CLINIC.name)
+        .told_of_revocation()
+        .expires(date(2024, 12, 31))
 }
 
 /// Noon in New York.
@@ -99,7 +90,7 @@ fn a_consent_holds_from_its_signature_to_its_last_day() {
 #[test]
 fn a_revocation_ends_it_at_once_and_leaves_what_was() {
     let at = summer();
-    let revoked = Consent { revoked_ms: Some(at.millis), ..consent() };
+    let revoked = consent().revoked_ms(at.millis);
     assert_eq!(validity(&revoked, at), Validity::Revoked { at_ms: at.millis });
     let before = Moment { millis: at.millis - 1, ..at };
     assert!(permits(&revoked, Category::Symptoms, Purpose::Treatment, before));
@@ -108,16 +99,15 @@ fn a_revocation_ends_it_at_once_and_leaves_what_was() {
 
 #[test]
 fn each_element_is_needed() {
-    let text = String::new;
     let legal = vec![Purpose::Legal, Purpose::Treatment];
     let none = Some("None".to_owned());
     for (lacking, consent) in [
-        (Deficiency::Patient, Consent { patient: text(), ..consent() }),
-        (Deficiency::Discloser, Consent { discloser: " ".to_owned(), ..consent() }),
-        (Deficiency::Description, Consent { description: text(), ..consent() }),
+        (Deficiency::Patient, Consent { patient: String::new(), ..consent() }),
+        (Deficiency::Discloser, consent().discloser(" ")),
+        (Deficiency::Description, consent().description("")),
         (Deficiency::Description, Consent { categories: vec![], ..consent() }),
         (Deficiency::Description, Consent { categories: vec![Category::Private], ..consent() }),
-        (Deficiency::Recipient, Consent { recipient: text(), ..consent() }),
+        (Deficiency::Recipient, consent().recipient("")),
         (Deficiency::Purpose, Consent { purposes: vec![], ..consent() }),
         (Deficiency::RightToRevoke, Consent { told_of_revocation: false, ..consent() }),
         (Deficiency::Expiry, Consent { expires: None, ..consent() }),
@@ -125,7 +115,7 @@ fn each_element_is_needed() {
             Deficiency::Expiry,
             Consent { ends_when: none.clone(), purposes: vec![Purpose::Request], ..consent() },
         ),
-        (Deficiency::Signature, Consent { signed_by: text(), ..consent() }),
+        (Deficiency::Signature, consent().signed_by("")),
         (Deficiency::NotesCombined, Consent { counselling_notes: true, ..consent() }),
         (Deficiency::ProceedingsCombined, Consent { purposes: legal.clone(), ..consent() }),
     ] {
@@ -156,16 +146,7 @@ fn a_consent_permits_what_it_names_and_nothing_else() {
 }
 
 fn request(recipient: Recipient<'_>) -> RestrictionRequest {
-    RestrictionRequest {
-        categories: vec![Category::Medication],
-        recipient: recipient.name.to_owned(),
-        purposes: vec![],
-        paid_in_full: false,
-    }
-}
-
-fn answer(agreed: bool) -> RestrictionAnswer {
-    RestrictionAnswer { request: REQUEST, agreed, reason: None }
+    RestrictionRequest::new(recipient.name).categories([Category::Medication])
 }
 
 #[test]
@@ -175,15 +156,15 @@ fn a_restriction_binds_once_agreed() {
         let restrictions = [Restriction { record: REQUEST, request: &request, answers }];
         restriction(&restrictions, category, recipient, purpose)
     };
-    let yes = [answer(true)];
+    let [yes, no] = [[RestrictionAnswer::agreed(REQUEST)], [RestrictionAnswer::refused(REQUEST, "too wide")]];
     let (medication, treatment) = (Category::Medication, Purpose::Treatment);
     assert_eq!(ask(&yes, medication, CLINIC, treatment), Some(REQUEST));
     let spelled = Recipient { name: " northside CLINIC", ..CLINIC };
     assert_eq!(ask(&yes, medication, spelled, treatment), Some(REQUEST));
     assert_eq!(ask(&[], medication, CLINIC, treatment), None);
-    assert_eq!(ask(&[answer(false)], medication, CLINIC, treatment), None);
-    assert_eq!(ask(&[answer(true), answer(false)], medication, CLINIC, treatment), None, "the last word");
-    let other = [RestrictionAnswer { request: CONSENT, ..answer(true) }];
+    assert_eq!(ask(&no, medication, CLINIC, treatment), None);
+    assert_eq!(ask(&[yes.clone(), no].concat(), medication, CLINIC, treatment), None, "the last word");
+    let other = [RestrictionAnswer::agreed(CONSENT)];
     assert_eq!(ask(&other, medication, CLINIC, treatment), None, "an answer to another");
     assert_eq!(ask(&yes, Category::Symptoms, CLINIC, treatment), None);
     assert_eq!(ask(&yes, medication, PLAN, treatment), None);
@@ -192,8 +173,8 @@ fn a_restriction_binds_once_agreed() {
 
 #[test]
 fn what_was_paid_in_full_no_health_plan_is_told() {
-    let request = RestrictionRequest { paid_in_full: true, ..request(PLAN) };
-    let answers = [answer(false)];
+    let request = request(PLAN).paid_in_full();
+    let answers = [RestrictionAnswer::refused(REQUEST, "it was not paid in full")];
     let restrictions = [Restriction { record: REQUEST, request: &request, answers: &answers }];
     let ask = |recipient, purpose| restriction(&restrictions, Category::Medication, recipient, purpose);
     assert_eq!(ask(PLAN, Purpose::Payment), Some(REQUEST));
@@ -223,7 +204,7 @@ fn a_disclosure_is_accounted_for_and_carries_its_statement() {
     let more = Proposal { categories: &[Category::Symptoms, Category::Wellbeing], ..proposal };
     assert_eq!(disclose(&more, &[]), Err(Refused::NotCovered(Category::Wellbeing, Purpose::Treatment)));
     assert_eq!(disclose(&Proposal { categories: &[], ..proposal }, &[]), Err(Refused::Nothing));
-    let (request, answers) = (request(CLINIC), [answer(true)]);
+    let (request, answers) = (request(CLINIC), [RestrictionAnswer::agreed(REQUEST)]);
     let restrictions = [Restriction { record: REQUEST, request: &request, answers: &answers }];
     assert_eq!(disclose(&proposal, &restrictions), Err(Refused::Restricted(Category::Medication, REQUEST)));
 }

@@ -138,7 +138,7 @@ mod tests {
             calendar::{MINUTE_MS, Zone},
             tests::{logged, section},
         },
-        record::{Course, DoseRoute, DoseStep, Entry, Taking, TimedDose, Unit},
+        record::{DoseRoute, DoseStep, Entry, Unit},
     };
 
     const REGIMEN: RecordId = RecordId::from_bytes([1; 16]);
@@ -146,20 +146,10 @@ mod tests {
 
     /// 8 mg at eight and at twenty, in UTC, from the first of May.
     fn twice_daily() -> Regimen {
-        let at = |hour| TimedDose { at: time(hour, 0, 0, 0), amount: 8.0 };
-        Regimen {
-            drug: "buprenorphine".to_owned(),
-            product: None,
-            rxnorm: None,
-            route: DoseRoute::Sublingual,
-            course: Course::Steady,
-            unit: Unit::Mg,
-            zone: "UTC".to_owned(),
-            steps: vec![DoseStep { from: FIRST, every_days: 1, doses: vec![at(8), at(20)] }],
-            prescriber: "Dr. Marsh".to_owned(),
-            override_reason: None,
-            until: None,
-        }
+        let steps = [DoseStep::daily(FIRST, [8, 20].map(|hour| (time(hour, 0, 0, 0), 8.0)))];
+        Regimen::scheduled("buprenorphine", DoseRoute::Sublingual, Unit::Mg, steps)
+            .zone("UTC")
+            .prescribed_by("Dr. Marsh")
     }
 
     /// A moment of May the second.
@@ -168,18 +158,9 @@ mod tests {
     }
 
     fn dose(id: u8, at_ms: i64, planned: Option<i64>, by: Writer) -> (crate::record::Record, Writer) {
-        let mut dose = Dose {
-            drug: "Suboxone".to_owned(),
-            rxnorm: None,
-            amount: 8.0,
-            unit: Unit::Mg,
-            taking: Taking::Taken,
-            observed: by == Writer::Clinic,
-            planned: planned.map(|due_ms| PlannedDose { regimen: REGIMEN, due_ms }),
-        };
-        if by == Writer::Clinic {
-            dose.drug = "buprenorphine".to_owned();
-        }
+        let drug = if by == Writer::Clinic { "buprenorphine" } else { "Suboxone" };
+        let planned = planned.map(|due_ms| PlannedDose { regimen: REGIMEN, due_ms });
+        let dose = Dose { observed: by == Writer::Clinic, planned, ..Dose::taken(drug, 8.0, Unit::Mg) };
         (logged(id, by, at_ms, Entry::new(dose)), by)
     }
 

@@ -157,21 +157,12 @@ mod tests {
 
     const FIRST: Date = date(2026, 3, 2);
 
+    fn asked(unit: ServiceUnit, units: u32) -> Authorization {
+        Authorization::draft("Harbour Health", Level::IntensiveOutpatient, unit).requested(units)
+    }
+
     fn approved(unit: ServiceUnit, units: u32) -> Authorization {
-        Authorization {
-            payer: "Harbour Health".to_owned(),
-            level: Level::IntensiveOutpatient,
-            state: AuthorizationState::Approved,
-            unit,
-            sessions: Vec::new(),
-            requested: Some(units),
-            approved: Some(units),
-            from: Some(FIRST),
-            until: Some(date(2026, 3, 15)),
-            review: Some(date(2026, 3, 12)),
-            reference: None,
-            reason: None,
-        }
+        asked(unit, units).approved(FIRST, date(2026, 3, 15)).review(date(2026, 3, 12))
     }
 
     fn ms(days: i64, hours: i64) -> i64 {
@@ -215,12 +206,9 @@ mod tests {
         assert_eq!(of(approved(ServiceUnit::Day, 2)).left, Some(-1.0), "three days");
         let hours = of(approved(ServiceUnit::Hour, 20));
         assert_eq!((hours.used, hours.unmeasured), (5.5, 1));
-        let group =
-            Authorization { sessions: vec![SessionKind::Group], ..approved(ServiceUnit::Session, 10) };
+        let group = approved(ServiceUnit::Session, 10).sessions([SessionKind::Group]);
         assert_eq!(of(group).used, 3.0);
-        let asked =
-            Authorization { from: None, until: None, approved: None, ..approved(ServiceUnit::Day, 1) };
-        let asked = of(asked);
+        let asked = of(asked(ServiceUnit::Day, 1));
         assert_eq!((asked.used, asked.left, asked.days_left), (0.0, None, None));
     }
 
@@ -250,8 +238,7 @@ mod tests {
         assert_eq!(uncovered(with(AuthorizationState::Requested)).len(), 6);
         assert_eq!(uncovered(approved(ServiceUnit::Session, 2)), [10, 13, 14, 15], "two were approved");
         assert_eq!(uncovered(approved(ServiceUnit::Day, 1)), [10, 13, 14, 15], "one day with two sessions");
-        let group =
-            Authorization { sessions: vec![SessionKind::Group], ..approved(ServiceUnit::Session, 10) };
+        let group = approved(ServiceUnit::Session, 10).sessions([SessionKind::Group]);
         assert_eq!(uncovered(group), [10, 12, 15]);
         let mut none = chart(approved(ServiceUnit::Session, 1), &VISITS);
         none.remove(&crate::record::RecordId::from_bytes([2; 16]));

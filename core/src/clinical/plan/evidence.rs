@@ -281,21 +281,9 @@ mod tests {
     #[test]
     fn a_packet_holds_what_the_logs_say_of_its_days() {
         let mut chart = Chart::default();
-        let goal = |text: &str, state| PlanGoal { text: text.to_owned(), target: None, state };
-        let problem = Problem {
-            domain: Domain::Social,
-            statement: "Housing".to_owned(),
-            goals: vec![goal("A room", GoalState::Open), goal("A house", GoalState::SetAside)],
-            interventions: Vec::new(),
-            review: None,
-        };
-        let moved = LevelMove {
-            to: Level::IntensiveOutpatient,
-            reason: "Referred".to_owned(),
-            decided_by: "Dr. Marsh".to_owned(),
-            referred_by: None,
-            without_aftercare: None,
-        };
+        let goals = [PlanGoal::open("A room"), PlanGoal::open("A house").state(GoalState::SetAside)];
+        let problem = Problem::new(Domain::Social, "Housing").goals(goals);
+        let moved = LevelMove::to(Level::IntensiveOutpatient, "Referred").decided_by("Dr. Marsh");
         let taper = Taper::of("buprenorphine", Unit::Mg, 8.0, FIRST)
             .zone("America/New_York")
             .prescribed_by("Dr. Marsh")

@@ -118,13 +118,7 @@ mod tests {
     };
 
     fn to(level: Level) -> LevelMove {
-        LevelMove {
-            to: level,
-            reason: "As planned".to_owned(),
-            decided_by: "Dr. Marsh".to_owned(),
-            referred_by: None,
-            without_aftercare: None,
-        }
+        LevelMove::to(level, "As planned").decided_by("Dr. Marsh")
     }
 
     fn ms(day: Date) -> i64 {
@@ -188,15 +182,10 @@ mod tests {
         assert!(needs_aftercare(&to(Level::Outpatient), before, &plan));
         assert!(!needs_aftercare(&to(Level::Residential), before, &plan), "a step up");
         assert!(!needs_aftercare(&to(Level::Outpatient), None, &plan), "an admission");
-        let reasoned =
-            LevelMove { without_aftercare: Some("Moved away".to_owned()), ..to(Level::Discharged) };
+        let reasoned = to(Level::Discharged).without_aftercare("Moved away");
         assert!(!needs_aftercare(&reasoned, before, &plan));
-        let tasks = vec![Task { text: "Call weekly".to_owned(), due: None, done: false }];
-        plan.put(&section(
-            3,
-            date(2026, 1, 20),
-            Aftercare { from: date(2026, 2, 1), tasks, check_in_days: None },
-        ));
+        let aftercare = Aftercare::new(date(2026, 2, 1), [Task::new("Call weekly")]);
+        plan.put(&section(3, date(2026, 1, 20), aftercare));
         assert!(!needs_aftercare(&to(Level::Discharged), before, &plan));
     }
 }

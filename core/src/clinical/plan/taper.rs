@@ -9,8 +9,7 @@ use super::{
 use crate::{
     clinical::plan::Plan,
     record::{
-        AMOUNT_MAX, Course, DoseRoute, DoseStep, Invalid, Regimen, STEPS_MAX, TIMES_MAX, TimedDose, Unit,
-        check,
+        AMOUNT_MAX, DoseRoute, DoseStep, Invalid, Regimen, STEPS_MAX, TIMES_MAX, TimedDose, Unit, check,
     },
 };
 
@@ -69,19 +68,7 @@ impl Taper {
     /// Zone and prescriber are still to be given.
     #[must_use]
     pub fn of(drug: impl Into<String>, unit: Unit, start: f64, from: Date) -> Self {
-        let regimen = Regimen {
-            drug: drug.into(),
-            product: None,
-            rxnorm: None,
-            route: DoseRoute::Oral,
-            course: Course::Taper,
-            unit,
-            zone: String::new(),
-            steps: Vec::new(),
-            prescriber: String::new(),
-            override_reason: None,
-            until: None,
-        };
+        let regimen = Regimen::scheduled(drug, DoseRoute::Oral, unit, []).tapering();
         let (fall, times) = (Fall::OfCurrent(10.0), vec![time(8, 0, 0, 0)]);
         Self { regimen, from, start, end: 0.0, fall, days: 14, multiple: MULTIPLE_MIN, times }
     }

@@ -1,14 +1,13 @@
 use std::collections::BTreeSet;
 
-use jiff::civil::date;
+use jiff::civil::{date, time};
 use proptest::prelude::*;
 
 use super::*;
 use crate::record::{
-    Aftercare, Attendance, Authorization, AuthorizationState, Band, BandInstrument, Body, Cadence, CheckIn,
-    Consent, Course, DoseRoute, DoseStep, DrugScreen, Entry, Level, LevelMove, Mode, Moment, Phase,
-    Programme, Purpose, Record, Regimen, ScreenResult, ServiceUnit, SessionKind, Source, Specimen, Task,
-    TimedDose, Unit, Visit, Weekday, Writer,
+    Aftercare, Ask, Attendance, Authorization, Band, BandInstrument, Body, Cadence, CheckIn, Consent,
+    DoseRoute, DoseStep, DrugScreen, Entry, Level, LevelMove, Mode, Moment, Phase, Programme, Purpose,
+    Record, Regimen, ScreenResult, ServiceUnit, SessionKind, Source, Specimen, Task, Unit, Visit, Writer,
 };
 
 /// 2024-01-01 00:00 UTC, a Monday.
@@ -93,15 +92,7 @@ fn uses(substance: &str) -> Body {
 }
 
 fn screen(substance: &str, result: ScreenResult) -> DrugScreen {
-    let substance = substance.to_owned();
-    DrugScreen {
-        specimen: Specimen::Urine,
-        substance,
-        result,
-        temperature_ok: None,
-        expected: None,
-        place: None,
-    }
+    DrugScreen::new(Specimen::Urine, substance, result)
 }
 
 fn craving(value: u8) -> Body {
@@ -109,8 +100,7 @@ fn craving(value: u8) -> Body {
 }
 
 fn level(to: Level) -> Body {
-    let (reason, decided_by) = ("as agreed".to_owned(), "nurse 7".to_owned());
-    LevelMove { to, reason, decided_by, referred_by: None, without_aftercare: None }.into()
+    LevelMove::to(to, "as agreed").decided_by("nurse 7").into()
 }
 
 fn visit(session: SessionKind, attendance: Attendance) -> Visit {
@@ -122,24 +112,9 @@ fn missed() -> Attendance {
 }
 
 fn regimen(drug: &str, steps: &[(i8, f64)]) -> Regimen {
-    let steps = steps.iter().map(|(day, amount)| DoseStep {
-        from: date(2024, 1, *day),
-        every_days: 1,
-        doses: vec![TimedDose { at: jiff::civil::time(8, 0, 0, 0), amount: *amount }],
-    });
-    Regimen {
-        drug: drug.to_owned(),
-        product: None,
-        rxnorm: None,
-        route: DoseRoute::Oral,
-        course: Course::Steady,
-        unit: Unit::Mg,
-        zone: "UTC".to_owned(),
-        steps: steps.collect(),
-        prescriber: "Dr Okafor".to_owned(),
-        override_reason: None,
-        until: None,
-    }
+    let eight = |amount| [(time(8, 0, 0, 0), amount)];
+    let steps = steps.iter().map(|(day, amount)| DoseStep::daily(date(2024, 1, *day), eight(*amount)));
+    Regimen::scheduled(drug, DoseRoute::Oral, Unit::Mg, steps).zone("UTC").prescribed_by("Dr Okafor")
 }
 
 /// SOWS answers that sum to this.
@@ -231,31 +206,21 @@ fn withdrawal_is_found_at_its_thresholds_and_in_bands_without_answers() {
 
 #[test]
 fn a_programme_sets_its_own_thresholds_and_turns_rules_off() {
-    let own = |name: &str, value| {
-        let values = [(name.to_owned(), value)].into();
-        by_clinic(0.0, Thresholds { values, ..Thresholds::default() })
-    };
+    let value = |name: &str, value| Thresholds::default().values([(name, value)]);
+    let own = |name: &str, own| by_clinic(0.0, value(name, own));
     assert_eq!(
         finds("R6", 2.0, &[own("R6.total", 15.0), by_patient(1.0, sows(15))]),
         known(Severity::SameDay)
     );
     assert_eq!(finds("R6", 2.0, &[own("R6.total", 30.0), by_patient(1.0, sows(29))]), []);
-    let off = by_clinic(0.0, Thresholds { rules_off: vec!["R6".to_owned()], ..Thresholds::default() });
+    let off = by_clinic(0.0, Thresholds::default().rules_off(["R6"]));
     assert_eq!(finds("R6", 2.0, &[off, by_patient(1.0, sows(40))]), []);
     let shipped = crate::clinical::instrument::Instruments::shipped();
     let refused = |own: Thresholds| check_thresholds(&own, shipped).expect_err("refused").field.into_owned();
-    let value =
-        |name: &str, value| Thresholds { values: [(name.to_owned(), value)].into(), ..Thresholds::default() };
     assert_eq!(refused(value("R6.totals", 1.0)), "values");
     assert_eq!(refused(value("R6.total", 65.0)), "values.R6.total");
-    assert_eq!(
-        refused(Thresholds { rules_off: vec!["R29".to_owned()], ..Thresholds::default() }),
-        "rules_off"
-    );
-    let bands = |table: &str| Thresholds {
-        bands: [("ciwa_ar".to_owned(), table.to_owned())].into(),
-        ..Thresholds::default()
-    };
+    assert_eq!(refused(Thresholds::default().rules_off(["R29"])), "rules_off");
+    let bands = |table: &str| Thresholds::default().bands([("ciwa_ar", table)]);
     assert_eq!(refused(bands("nice")), "bands.ciwa_ar");
     assert!(check_thresholds(&bands("va"), shipped).is_ok());
 }
@@ -313,7 +278,7 @@ fn alcohol_and_benzodiazepine_withdrawal_are_found() {
     let ciwa = |first: i64, second: i64| answers("ciwa_ar", &[first, second, 0, 0, 0, 0, 0, 0, 0, 0]);
     assert_eq!(finds("R10", 2.0, &[by_clinic(1.0, ciwa(7, 2))]), []);
     assert_eq!(finds("R10", 2.0, &[by_clinic(1.0, ciwa(7, 3))]), known(Severity::Review));
-    let va = Thresholds { bands: [("ciwa_ar".to_owned(), "va".to_owned())].into(), ..Thresholds::default() };
+    let va = Thresholds::default().bands([("ciwa_ar", "va")]);
     assert_eq!(finds("R10", 2.0, &[by_clinic(0.5, va), by_clinic(1.0, ciwa(7, 1))]), known(Severity::Review));
     let many = answers("ciwa_ar", &[7, 7, 7, 0, 0, 0, 0, 0, 0, 0]);
     assert_eq!(finds("R10", 2.0, &[by_clinic(1.0, many)]), known(Severity::Emergency));
@@ -337,10 +302,7 @@ fn a_steep_benzodiazepine_taper_is_found() {
     assert_eq!(finds("R13", 1.0, &told(&[(1, 20.0), (15, 18.0)])), []);
     assert_eq!(finds("R13", 1.0, &told(&[(1, 20.0), (15, 17.0)])), known(Severity::Info));
     assert_eq!(finds("R13", 1.0, &told(&[(1, 20.0), (5, 17.0), (10, 14.0)])), known(Severity::Urgent));
-    let reasoned = Regimen {
-        override_reason: Some("moving away".into()),
-        ..regimen("diazepam", &[(1, 20.0), (5, 14.0)])
-    };
+    let reasoned = regimen("diazepam", &[(1, 20.0), (5, 14.0)]).although("moving away");
     assert_eq!(finds("R13", 1.0, &[by_clinic(0.0, reasoned)]), known(Severity::Review));
     assert_eq!(finds("R13", 1.0, &[by_clinic(0.0, regimen("buprenorphine", &[(1, 16.0), (5, 8.0)]))]), []);
 }
@@ -366,10 +328,7 @@ fn days_not_taken_are_counted_and_unknown_days_are_told_apart() {
     assert_eq!(finds("R14", 3.5, &planned), []);
     assert_eq!(finds("R14", 4.5, &planned), [(Severity::Review, Certainty::Unknown)]);
     let mut stopped = days(&[1], &[]);
-    stopped.push(by_clinic(
-        0.0,
-        Regimen { until: Some(date(2024, 1, 2)), ..regimen("methadone", &[(1, 60.0)]) },
-    ));
+    stopped.push(by_clinic(0.0, regimen("methadone", &[(1, 60.0)]).until(date(2024, 1, 2))));
     assert_eq!(finds("R14", 9.5, &stopped), []);
 
     let bup = |not: &[i32]| {
@@ -399,10 +358,11 @@ fn injections_are_due_and_naltrexone_waits_for_opioids() {
     assert_eq!(finds("R16", 99.0, &injections(31.0)), []);
     assert_eq!(finds("R16", 99.0, &injections(32.0)), known(Severity::Review));
     assert_eq!(finds("R16", 99.0, &injections(36.0)), known(Severity::SameDay));
-    let monthly = Regimen {
-        steps: vec![DoseStep { every_days: 28, ..regimen("", &[(1, 380.0)]).steps[0].clone() }],
-        ..regimen("naltrexone extended-release", &[(1, 380.0)])
-    };
+    let monthly = [DoseStep::every_days(28, date(2024, 1, 1), [(time(8, 0, 0, 0), 380.0)])];
+    let monthly =
+        Regimen::scheduled("naltrexone extended-release", DoseRoute::Intramuscular, Unit::Mg, monthly)
+            .zone("UTC")
+            .prescribed_by("Dr Okafor");
     let open = [by_clinic(1.0, dose("naltrexone extended-release")), by_clinic(0.0, monthly)];
     assert_eq!(finds("R16", 31.5, &open), []);
     assert_eq!(finds("R16", 36.5, &open), [(Severity::SameDay, Certainty::Unknown)]);
@@ -429,7 +389,7 @@ fn screens_and_sedating_substances_are_found() {
     assert_eq!(finds("R21", 9.0, &screened("Cocaine", ScreenResult::Positive)), known(Severity::Review));
     assert_eq!(finds("R21", 9.0, &screened("Cocaine", ScreenResult::Negative)), []);
     assert_eq!(finds("R21", 9.0, &screened("Cocaine", ScreenResult::Refused)), known(Severity::Review));
-    let cold = DrugScreen { temperature_ok: Some(false), ..screen("Cocaine", ScreenResult::Negative) };
+    let cold = screen("Cocaine", ScreenResult::Negative).temperature_ok(false);
     assert_eq!(finds("R21", 9.0, &[by_clinic(1.0, cold)]), known(Severity::Review));
     let treated = |result| [by_patient(0.5, dose("methadone")), by_clinic(1.0, screen("Methadone", result))];
     assert_eq!(finds("R21", 9.0, &treated(ScreenResult::Positive)), []);
@@ -461,14 +421,8 @@ fn silence_is_found_by_level_and_what_was_not_heard_is_unknown() {
     assert_eq!(heard(None), [Certainty::Known]);
     assert_eq!(heard(Some(1.6)), [Certainty::Unknown]);
     assert_eq!(heard(Some(2.9)), [Certainty::Known]);
-    let asked = Cadence {
-        ask: crate::record::Ask::CheckIn,
-        zone: "UTC".to_owned(),
-        first: date(2024, 1, 2),
-        last: Some(date(2024, 1, 3)),
-        every_days: 1,
-        times: vec![jiff::civil::time(9, 0, 0, 0)],
-    };
+    let asked = Cadence::daily(Ask::CheckIn, date(2024, 1, 2), [time(9, 0, 0, 0)]);
+    let asked = asked.zone("UTC").last(date(2024, 1, 3));
     let told = [by_clinic(0.0, level(Level::Detox)), by_clinic(0.0, asked), by_patient(1.4, craving(1))];
     let unanswered = |now| {
         let found = found("R19", now, &told);
@@ -494,15 +448,7 @@ fn missed_sessions_short_weeks_and_missing_doctors_are_found() {
     assert_eq!(finds("R20", 9.0, &sessions(&[missed(), missed(), Kept])), two);
     assert_eq!(finds("R20", 9.0, &sessions(&[missed(), Unknown, missed()])), two, "unknown ends no run");
 
-    let programme = Programme {
-        name: "Riverside".to_owned(),
-        zone: "UTC".to_owned(),
-        week_starts: Weekday::Monday,
-        hours_min: 9.0,
-        hours_max: 20.0,
-        opioid_treatment_programme: false,
-        helplines: Vec::new(),
-    };
+    let programme = Programme::new("Riverside").zone("UTC");
     let week = |minutes: u16, doctor: f64| {
         let kept = || visit(SessionKind::Group, Kept).attended(Mode::InPerson, minutes);
         let mut told =
@@ -546,22 +492,11 @@ fn use_risk_and_craving_are_found() {
 
 #[test]
 fn authorizations_aftercare_consents_and_clocks_are_found() {
-    let authorization = |approved| Authorization {
-        payer: "Acme".to_owned(),
-        level: Level::IntensiveOutpatient,
-        state: AuthorizationState::Approved,
-        unit: ServiceUnit::Session,
-        sessions: Vec::new(),
-        requested: Some(10),
-        approved: Some(approved),
-        from: Some(date(2024, 1, 1)),
-        until: Some(date(2024, 1, 31)),
-        review: None,
-        reference: None,
-        reason: None,
-    };
+    let authorization = Authorization::draft("Acme", Level::IntensiveOutpatient, ServiceUnit::Session)
+        .requested(10)
+        .approved(date(2024, 1, 1), date(2024, 1, 31));
     let used = |many: usize| {
-        let mut told = vec![by_clinic(0.0, authorization(10))];
+        let mut told = vec![by_clinic(0.0, authorization.clone())];
         told.extend(
             (0..many).map(|day| by_clinic(day as f64 + 0.5, visit(SessionKind::Group, Attendance::Kept))),
         );
@@ -574,8 +509,7 @@ fn authorizations_aftercare_consents_and_clocks_are_found() {
 
     let moves = |to, aftercare: bool| {
         let mut told = vec![by_clinic(0.0, level(Level::IntensiveOutpatient)), by_clinic(9.0, level(to))];
-        let tasks = vec![Task { text: "call".to_owned(), due: None, done: false }];
-        let plan = Aftercare { from: date(2024, 2, 1), tasks, check_in_days: None };
+        let plan = Aftercare::new(date(2024, 2, 1), [Task::new("call")]);
         told.extend(aftercare.then(|| by_clinic(8.0, plan)));
         finds("R26", 10.0, &told)
     };
@@ -585,22 +519,15 @@ fn authorizations_aftercare_consents_and_clocks_are_found() {
     assert_eq!(moves(Level::Discharged, true), []);
 
     let member = ebb_protocol::id::MemberId([7; 16]);
-    let consent = |revoked_ms| Consent {
-        patient: "A. Person".to_owned(),
-        discloser: "Riverside".to_owned(),
-        categories: vec![Category::Symptoms],
-        description: "withdrawal scales".to_owned(),
-        recipient: "Riverside care team".to_owned(),
-        member: Some(member),
-        purposes: vec![Purpose::Treatment],
-        told_of_revocation: true,
-        expires: Some(date(2024, 1, 20)),
-        ends_when: None,
-        signed_by: "A. Person".to_owned(),
-        signed_on: date(2024, 1, 1),
-        counselling_notes: false,
-        revoked_ms,
-    };
+    let (symptoms, treatment) = ([Category::Symptoms], [Purpose::Treatment]);
+    let signed = Consent::signed("A. Person", date(2024, 1, 1), symptoms, treatment)
+        .discloser("Riverside")
+        .description("withdrawal scales")
+        .recipient("Riverside care team")
+        .member(member)
+        .told_of_revocation()
+        .expires(date(2024, 1, 20));
+    let consent = |revoked_ms| Consent { revoked_ms, ..signed.clone() };
     let shared = |revoked_ms, now| {
         let chart = chart(&[by_patient(0.5, consent(revoked_ms))]);
         let grants = vec![Grant { member, category: Category::Symptoms }];
@@ -699,9 +626,7 @@ fn any_body() -> impl Strategy<Value = (Writer, Body)> {
         prop_oneof![Just(Level::Detox), Just(Level::IntensiveOutpatient), Just(Level::Discharged)]
             .prop_map(level),
         Just(regimen("methadone", &[(1, 60.0), (20, 50.0)]).into()),
-        (5.0..40.0_f64).prop_map(|total| {
-            Thresholds { values: [("R6.total".to_owned(), total)].into(), ..Thresholds::default() }.into()
-        }),
+        (5.0..40.0_f64).prop_map(|total| Thresholds::default().values([("R6.total", total)]).into()),
     ];
     prop_oneof![
         3 => patient.prop_map(|body| (Writer::Patient, body)),

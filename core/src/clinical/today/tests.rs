@@ -8,8 +8,8 @@ use crate::{
         tests::{logged, section},
     },
     record::{
-        Aftercare, Attendance, Body, Cadence, CheckIn, Course, DoseRoute, DoseStep, Entry, Regimen,
-        RelapsePrevention, Task, TimedDose, Visit, Weekday, Writer,
+        Aftercare, Attendance, Body, Cadence, CheckIn, DoseRoute, DoseStep, Entry, Regimen,
+        RelapsePrevention, Task, Visit, Weekday, Writer,
     },
 };
 
@@ -21,29 +21,15 @@ fn ms(hours: i64, minutes: i64) -> i64 {
 }
 
 fn regimen(drug: &str, hours: &[i8]) -> Regimen {
-    let doses = hours.iter().map(|hour| TimedDose { at: time(*hour, 0, 0, 0), amount: 8.0 });
-    Regimen {
-        drug: drug.to_owned(),
-        product: None,
-        rxnorm: None,
-        route: DoseRoute::Sublingual,
-        course: Course::Steady,
-        unit: Unit::Mg,
-        zone: "America/New_York".to_owned(),
-        steps: vec![DoseStep { from: date(2026, 1, 1), every_days: 1, doses: doses.collect() }],
-        prescriber: "Dr. Marsh".to_owned(),
-        override_reason: None,
-        until: None,
-    }
+    let doses = hours.iter().map(|hour| (time(*hour, 0, 0, 0), 8.0));
+    let steps = [DoseStep::daily(date(2026, 1, 1), doses)];
+    Regimen::scheduled(drug, DoseRoute::Sublingual, Unit::Mg, steps)
+        .zone("America/New_York")
+        .prescribed_by("Dr. Marsh")
 }
 
 fn cadence(ask: Ask, every_days: u16, at: jiff::civil::Time) -> Cadence {
-    let zone = "America/New_York".to_owned();
-    Cadence { ask, zone, first: date(2026, 1, 1), last: None, every_days, times: vec![at] }
-}
-
-fn instrument(id: &str) -> Ask {
-    Ask::Instrument(id.to_owned())
+    Cadence::every_days(every_days, ask, date(2026, 1, 1), [at]).zone("America/New_York")
 }
 
 /// A chart with the programme, and sections numbered from 2.
@@ -100,7 +86,7 @@ fn a_check_in_is_answered_by_one_and_not_by_a_score() {
 #[test]
 fn a_question_stays_open_until_the_next() {
     // Every seven days from the first of January, a Thursday: the last one was this morning.
-    let mut chart = chart([cadence(instrument("gad7"), 7, time(8, 0, 0, 0)).into()]);
+    let mut chart = chart([cadence(Ask::instrument("gad7"), 7, time(8, 0, 0, 0)).into()]);
     assert_eq!(states(&chart, ms(100, 0)), [(8, Overdue)], "four days old");
     log(&mut chart, 10, ms(90, 0), Entry::answers("gad7", [("1", 2)]).draft());
     let items = today(&chart, ms(100, 0)).items;
@@ -113,11 +99,10 @@ fn a_question_stays_open_until_the_next() {
 
 #[test]
 fn an_instrument_that_is_off_is_not_asked_and_an_unknown_one_is_told() {
-    let zone = "Mars/Olympus".to_owned();
     let chart = chart([
-        cadence(instrument("ciwa_b"), 1, time(8, 0, 0, 0)).into(),
-        cadence(instrument("of_tomorrow"), 1, time(8, 0, 0, 0)).into(),
-        Body::from(Regimen { zone, ..regimen("methadone", &[8]) }),
+        cadence(Ask::instrument("ciwa_b"), 1, time(8, 0, 0, 0)).into(),
+        cadence(Ask::instrument("of_tomorrow"), 1, time(8, 0, 0, 0)).into(),
+        regimen("methadone", &[8]).zone("Mars/Olympus").into(),
     ]);
     let today = today(&chart, ms(8, 0));
     assert!(today.items.is_empty());
@@ -140,24 +125,11 @@ fn sessions_are_now_next_or_not_answered_yet() {
 
 #[test]
 fn tasks_and_reviews_have_a_day() {
-    let task = |days: Option<i64>, done| Task {
-        text: "Call".to_owned(),
-        due: days.map(|days| plus_days(DAY, days)),
-        done,
-    };
-    let tasks = vec![
-        task(Some(-40), false),
-        task(Some(-1), true),
-        task(Some(0), true),
-        task(Some(0), false),
-        task(Some(7), false),
-        task(Some(8), false),
-        task(None, false),
-    ];
-    let review = Some(plus_days(DAY, 2));
+    let task = |days| Task::new("Call").due(plus_days(DAY, days));
+    let tasks = [task(-40), task(-1).done(), task(0).done(), task(0), task(7), task(8), Task::new("Call")];
     let chart = chart([
-        Aftercare { from: DAY, tasks, check_in_days: None }.into(),
-        RelapsePrevention { review, ..Default::default() }.into(),
+        Aftercare::new(DAY, tasks).into(),
+        RelapsePrevention::default().review(plus_days(DAY, 2)).into(),
     ]);
     let found = [(-40, Overdue), (0, Done), (0, Due), (2, Upcoming), (7, Upcoming)];
     assert_eq!(states(&chart, ms(12, 0)), found.map(|(days, state)| (days * 24, state)));
@@ -189,8 +161,8 @@ fn what_is_due_together_is_one_notification_and_stays_one() {
     let mut chart = chart([
         regimen("buprenorphine", &[8, 20]).into(),
         cadence(Ask::CheckIn, 1, time(8, 14, 0, 0)).into(),
-        cadence(instrument("gad7"), 1, time(8, 15, 0, 0)).into(),
-        cadence(instrument("cows"), 1, time(12, 0, 0, 0)).into(),
+        cadence(Ask::instrument("gad7"), 1, time(8, 15, 0, 0)).into(),
+        cadence(Ask::instrument("cows"), 1, time(12, 0, 0, 0)).into(),
         group(date(2026, 3, 1), &[Weekday::Friday], 1).into(),
     ]);
     let at = |chart: &Chart, now_ms| {
@@ -226,8 +198,8 @@ fn what_is_due_together_is_one_notification_and_stays_one() {
 #[test]
 fn a_phone_keeps_the_next_ones() {
     let mut chart = Chart::default();
-    let times = (0..12).map(|hour| time(2 * hour, 0, 0, 0)).collect();
-    let often = Cadence { times, ..cadence(Ask::CheckIn, 1, time(0, 0, 0, 0)) };
+    let times = (0..12).map(|hour| time(2 * hour, 0, 0, 0));
+    let often = Cadence::daily(Ask::CheckIn, date(2026, 1, 1), times).zone("America/New_York");
     chart.put(&section(1, DAY, often), Writer::Clinic, None);
     let all = notifications(&chart, ms(0, 0), 24 * 30);
     assert_eq!(all.len(), NOTIFICATIONS_MAX);

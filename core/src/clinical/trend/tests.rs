@@ -300,16 +300,7 @@ fn no_record_of_a_use_says_nothing() {
 
 #[test]
 fn retention_counts_from_the_last_admission() {
-    let step = |to| {
-        let decided_by = "Dr. Ito".to_owned();
-        Entry::new(LevelMove {
-            to,
-            reason: "as agreed".to_owned(),
-            decided_by,
-            referred_by: None,
-            without_aftercare: None,
-        })
-    };
+    let step = |to| Entry::new(LevelMove::to(to, "as agreed").decided_by("Dr. Ito"));
     let mut diary = Diary::default();
     assert!(retention(&diary.chart(), noon(0)).is_none());
     diary.observe(0, step(Level::Detox)).observe(5, step(Level::IntensiveOutpatient));

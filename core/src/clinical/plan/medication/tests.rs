@@ -15,32 +15,23 @@ use crate::{
 
 const RECORD: RecordId = RecordId::from_bytes([7; 16]);
 
-fn step(from: Date, every_days: u16, doses: &[(Time, f64)]) -> DoseStep {
-    let doses = doses.iter().map(|(at, amount)| TimedDose { at: *at, amount: *amount });
-    DoseStep { from, every_days, doses: doses.collect() }
-}
-
 fn regimen(drug: &str, course: Course, steps: Vec<DoseStep>) -> Regimen {
-    Regimen {
-        drug: drug.to_owned(),
-        product: None,
-        rxnorm: None,
-        route: DoseRoute::Oral,
-        course,
-        unit: Unit::Mg,
-        zone: "America/New_York".to_owned(),
-        steps,
-        prescriber: "Dr. Marsh".to_owned(),
-        override_reason: None,
-        until: None,
-    }
+    let made = Regimen::scheduled(drug, DoseRoute::Oral, Unit::Mg, steps);
+    Regimen { course, ..made.zone("America/New_York").prescribed_by("Dr. Marsh") }
 }
 
 /// Once a day at eight, in steps of an amount from a day on.
 fn daily(drug: &str, course: Course, steps: &[(Date, f64)]) -> Regimen {
-    let eight = |amount| [(time(8, 0, 0, 0), amount)];
-    let taken = |amount: f64| if amount > 0.0 { Vec::from(eight(amount)) } else { Vec::new() };
-    regimen(drug, course, steps.iter().map(|(from, amount)| step(*from, 1, &taken(*amount))).collect())
+    let taken = |amount: f64| (amount > 0.0).then_some((time(8, 0, 0, 0), amount));
+    let steps = steps.iter().map(|(from, amount)| DoseStep::daily(*from, taken(*amount)));
+    regimen(drug, course, steps.collect())
+}
+
+/// At most an amount a day from the first of May on.
+fn as_needed(drug: &str, day_amount_max: f64) -> Regimen {
+    Regimen::as_needed(drug, DoseRoute::Oral, Unit::Mg, date(2026, 5, 1), day_amount_max)
+        .zone("America/New_York")
+        .prescribed_by("Dr. Marsh")
 }
 
 fn due_on(regimen: &Regimen, first: Date, last: Date) -> Vec<(Date, Time, f64)> {
@@ -82,12 +73,11 @@ fn a_step_ends_where_the_next_begins_and_all_with_the_last_day() {
 
 #[test]
 fn every_so_many_days_counts_from_the_first_day_of_the_step() {
-    let depot = step(date(2026, 1, 30), 28, &[(time(10, 0, 0, 0), 300.0)]);
-    let depot = regimen(
-        "Sublocade",
-        Course::Steady,
-        vec![depot, step(date(2026, 4, 1), 28, &[(time(9, 0, 0, 0), 100.0)])],
-    );
+    let steps = [
+        DoseStep::every_days(28, date(2026, 1, 30), [(time(10, 0, 0, 0), 300.0)]),
+        DoseStep::every_days(28, date(2026, 4, 1), [(time(9, 0, 0, 0), 100.0)]),
+    ];
+    let depot = regimen("Sublocade", Course::Steady, steps.into());
     let days = due_on(&depot, date(2026, 2, 1), date(2026, 5, 1)).into_iter().map(|(day, ..)| day);
     let expected = [date(2026, 2, 27), date(2026, 3, 27), date(2026, 4, 1), date(2026, 4, 29)];
     assert_eq!(days.collect::<Vec<_>>(), expected);
@@ -97,7 +87,7 @@ fn every_so_many_days_counts_from_the_first_day_of_the_step() {
 
 #[test]
 fn what_is_taken_as_needed_is_never_due() {
-    let plan = daily("lorazepam", Course::AsNeeded, &[(date(2026, 5, 1), 1.0)]);
+    let plan = as_needed("lorazepam", 1.0);
     assert_eq!(due_on(&plan, date(2026, 5, 1), date(2026, 6, 1)), []);
     assert_eq!(day_amount_on(&plan, date(2026, 5, 1)), None);
 }
@@ -113,7 +103,7 @@ fn an_unknown_zone_and_a_window_of_nothing_have_no_doses() {
 #[test]
 fn a_skipped_time_is_taken_after_the_skip_and_a_repeated_one_once() {
     let night = [(time(1, 30, 0, 0), 1.0), (time(2, 30, 0, 0), 2.0)];
-    let plan = regimen("methadone", Course::Steady, vec![step(date(2026, 1, 1), 1, &night)]);
+    let plan = regimen("methadone", Course::Steady, vec![DoseStep::daily(date(2026, 1, 1), night)]);
     let zone = Zone::named(&plan.zone).unwrap();
     for (day, clocks) in [
         (date(2026, 3, 8), [time(1, 30, 0, 0), time(3, 30, 0, 0)]),
@@ -133,7 +123,7 @@ fn a_skipped_time_is_taken_after_the_skip_and_a_repeated_one_once() {
 #[test]
 fn a_time_skipped_before_midnight_is_due_on_the_next_day() {
     // On the 30th of March 2024, clocks in Nuuk went from 23 to 24.
-    let late = step(date(2024, 3, 1), 1, &[(time(23, 30, 0, 0), 1.0)]);
+    let late = DoseStep::daily(date(2024, 3, 1), [(time(23, 30, 0, 0), 1.0)]);
     let mut plan = regimen("methadone", Course::Steady, vec![late]);
     plan.zone = "America/Nuuk".to_owned();
     let of = |day| due_on(&plan, day, day).into_iter().map(|(day, ..)| day.day()).collect::<Vec<_>>();
@@ -159,20 +149,18 @@ fn reductions_are_shares_of_what_was_taken_before() {
 
 #[test]
 fn every_second_day_is_half_a_day() {
-    let often = step(date(2026, 5, 1), 1, &[(time(8, 0, 0, 0), 10.0)]);
-    let seldom = step(date(2026, 6, 1), 2, &[(time(8, 0, 0, 0), 18.0)]);
-    let taper = regimen("diazepam", Course::Taper, vec![often.clone(), seldom.clone()]);
+    let eight = |amount| [(time(8, 0, 0, 0), amount)];
+    let often = DoseStep::daily(date(2026, 5, 1), eight(10.0));
+    let seldom = DoseStep::every_days(2, date(2026, 6, 1), eight(18.0));
+    let taper = regimen("diazepam", Course::Taper, vec![often, seldom]);
     assert!(steepest_step(&taper).is_some_and(|step| (step.percent - 10.0).abs() < 1e-9));
     assert!(check_regimen(&taper, &Plan::default(), None).is_ok_and(|warnings| warnings.is_empty()));
     // Ten every second day, and then ten daily.
-    let rising = regimen(
-        "diazepam",
-        Course::Taper,
-        vec![
-            step(date(2026, 5, 1), 2, &[(time(8, 0, 0, 0), 10.0)]),
-            DoseStep { from: date(2026, 6, 1), ..often },
-        ],
-    );
+    let steps = [
+        DoseStep::every_days(2, date(2026, 5, 1), eight(10.0)),
+        DoseStep::daily(date(2026, 6, 1), eight(10.0)),
+    ];
+    let rising = regimen("diazepam", Course::Taper, steps.into());
     let refused = check_regimen(&rising, &Plan::default(), None).expect_err("a taper that rises");
     assert_eq!(
         (&*refused.field, &*refused.allowed),
@@ -274,8 +262,7 @@ fn regimens_of_one_medicine_do_not_overlap() {
         check_regimen(&edited, &plan, Some(RecordId::from_bytes([1; 16]))).is_ok(),
         "its own earlier version"
     );
-    let as_needed = daily("buprenorphine", Course::AsNeeded, &[(date(2026, 5, 1), 2.0)]);
-    let beside = check_regimen(&as_needed, &plan, None).unwrap();
+    let beside = check_regimen(&as_needed("buprenorphine", 2.0), &plan, None).unwrap();
     assert!(
         matches!(beside[..], [Warning::BesideAsNeeded(record)] if record == RecordId::from_bytes([1; 16]))
     );
@@ -309,8 +296,8 @@ proptest! {
         every_days in 1u16..5,
         cut in 0i64..400 * DAY_MS,
     ) {
-        let doses: Vec<_> = often.iter().map(|at| (*at, 1.0)).collect();
-        let mut plan = regimen("methadone", Course::Steady, vec![step(first, every_days, &doses)]);
+        let step = DoseStep::every_days(every_days, first, often.iter().map(|at| (*at, 1.0)));
+        let mut plan = regimen("methadone", Course::Steady, vec![step]);
         plan.zone = zone.to_owned();
         let zone = Zone::named(zone).unwrap();
         let (from, until) = (zone.starts_ms(first), zone.starts_ms(plus_days(first, 400)));

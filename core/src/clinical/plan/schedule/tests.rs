@@ -7,41 +7,22 @@ use crate::{
         calendar::tests::{ZONES, days, times},
         tests::section,
     },
-    record::{Entry, Mode, MovedSession, Programme, SessionKind, Writer},
+    record::{Entry, MovedSession, Programme, SessionKind, Writer},
 };
 
 const RECORD: RecordId = RecordId::from_bytes([3; 16]);
 
 /// A group of three hours at nine.
 pub(in crate::clinical) fn group(first: Date, weekdays: &[Weekday], every_weeks: u8) -> SessionSeries {
-    SessionSeries {
-        session: SessionKind::Group,
-        title: "Morning group".to_owned(),
-        zone: "America/New_York".to_owned(),
-        first,
-        last: None,
-        weekdays: weekdays.to_vec(),
-        every_weeks,
-        start: time(9, 0, 0, 0),
-        minutes: 180,
-        mode: Mode::InPerson,
-        led_by: None,
-        cancelled: Vec::new(),
-        moved: Vec::new(),
-    }
+    let (at, weekdays) = (time(9, 0, 0, 0), weekdays.iter().copied());
+    SessionSeries::weekly(SessionKind::Group, "Morning group", first, weekdays, at, 180)
+        .zone("America/New_York")
+        .every_weeks(every_weeks)
 }
 
 /// A programme in New York whose weeks begin on Sundays.
 pub(in crate::clinical) fn programme() -> Programme {
-    Programme {
-        name: "Harbour".to_owned(),
-        zone: "America/New_York".to_owned(),
-        week_starts: Weekday::Sunday,
-        hours_min: 9.0,
-        hours_max: 20.0,
-        opioid_treatment_programme: false,
-        helplines: Vec::new(),
-    }
+    Programme::new("Harbour").zone("America/New_York").week_starts(Weekday::Sunday)
 }
 
 fn held(series: &SessionSeries, first: Date, last: Date) -> Vec<DateTime> {
@@ -98,13 +79,13 @@ fn a_session_is_where_it_was_moved_to_or_not_held() {
 fn a_series_that_cannot_be_is_refused_by_field() {
     let series = || group(date(2026, 3, 2), &[Weekday::Monday], 1);
     let moved = |to| MovedSession { from: date(2026, 3, 9), to, start: time(9, 0, 0, 0) };
-    let twice = vec![moved(date(2026, 3, 10)), moved(date(2026, 3, 11))];
+    let twice = [moved(date(2026, 3, 10)), moved(date(2026, 3, 11))];
     for (field, series) in [
-        ("moved.from", SessionSeries { moved: twice, ..series() }),
-        ("zone", SessionSeries { zone: "America/Springfield".to_owned(), ..series() }),
-        ("last", SessionSeries { last: Some(date(2026, 3, 1)), ..series() }),
+        ("moved.from", series().moved(twice)),
+        ("zone", series().zone("America/Springfield")),
+        ("last", series().last(date(2026, 3, 1))),
         ("weekdays", SessionSeries { weekdays: Vec::new(), ..series() }),
-        ("every_weeks", SessionSeries { every_weeks: 0, ..series() }),
+        ("every_weeks", series().every_weeks(0)),
     ] {
         let refused = Entry::new(series).validate(Writer::Clinic).expect_err("a series that cannot be");
         assert_eq!(refused.field, field);
@@ -124,14 +105,10 @@ fn a_session_stays_at_its_time_when_clocks_change() {
 
 #[test]
 fn asks_say_from_when_to_when_they_are_answered() {
-    let cadence = Cadence {
-        ask: Ask::CheckIn,
-        zone: "America/New_York".to_owned(),
-        first: date(2026, 5, 1),
-        last: Some(date(2026, 5, 3)),
-        every_days: 1,
-        times: vec![time(8, 0, 0, 0), time(10, 0, 0, 0)],
-    };
+    let [eight, ten] = [time(8, 0, 0, 0), time(10, 0, 0, 0)];
+    let cadence = Cadence::daily(Ask::CheckIn, date(2026, 5, 1), [eight, ten])
+        .zone("America/New_York")
+        .last(date(2026, 5, 3));
     let zone = Zone::named(&cadence.zone).unwrap();
     let at = |day: i8, hour: i8| zone.moment_ms(date(2026, 5, day), time(hour, 0, 0, 0)).unwrap();
     let asks = due_asks(RECORD, &cadence, at(1, 0), at(31, 0));
@@ -148,7 +125,7 @@ fn asks_say_from_when_to_when_they_are_answered() {
     let one = due_asks(RECORD, &cadence, at(2, 8), at(2, 9));
     assert!(one == asks[2..3], "a window of one knows its neighbours");
 
-    let weekly = Cadence { every_days: 7, last: None, times: vec![time(8, 0, 0, 0)], ..cadence };
+    let weekly = Cadence::every_days(7, Ask::CheckIn, date(2026, 5, 1), [eight]).zone("America/New_York");
     let asks = due_asks(RECORD, &weekly, at(8, 0), at(9, 0));
     assert_eq!(
         asks.iter().map(|ask| (ask.opens_ms, ask.closes_ms)).collect::<Vec<_>>(),
@@ -198,7 +175,7 @@ proptest! {
         cut in 0i64..400 * DAY_MS,
     ) {
         let names: Vec<_> = weekdays.iter().map(|day| Weekday::of(plus_days(date(2026, 2, 2), *day as i64))).collect();
-        let series = SessionSeries { zone: zone.to_owned(), start, ..group(first, &names, every_weeks) };
+        let series = SessionSeries { start, ..group(first, &names, every_weeks).zone(zone) };
         let zone = Zone::named(zone).unwrap();
         let (from, until) = (zone.starts_ms(first), zone.starts_ms(plus_days(first, 400)));
         let due = sessions(RECORD, &series, from, until);
@@ -229,7 +206,7 @@ proptest! {
         from in 0i64..40,
     ) {
         let times: Vec<Time> = often.into_iter().collect();
-        let cadence = Cadence { ask: Ask::CheckIn, zone: zone.to_owned(), first, last: None, every_days, times };
+        let cadence = Cadence::every_days(every_days, Ask::CheckIn, first, times).zone(zone);
         let zone = Zone::named(zone).unwrap();
         let (start, end) = (zone.starts_ms(first), zone.starts_ms(plus_days(first, 80)));
         let all = due_asks(RECORD, &cadence, start, end);
