@@ -33,6 +33,8 @@ use ebb_sync_server::log::{
 };
 use ebb_tests::ward::{TestDevice, TestServer, assert_no_errors, show_logs};
 
+#[path = "compat/constructors.rs"]
+mod constructors;
 #[path = "compat/kinds.rs"]
 mod kinds;
 

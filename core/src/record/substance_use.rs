@@ -185,7 +185,9 @@ mod tests {
         assert_eq!(refused_by_patient(screen("buprenorphine").place(TestPlace::Home)), None);
         assert_eq!(refused_by_clinic(screen("")).as_deref(), Some("substance"));
         let used = |substance| UseEvent::new(substance).route(Route::Nasal).amount("half a bag");
-        assert_eq!(refused_by_patient(used("heroin")), None);
+        let told = used("heroin");
+        assert_eq!((told.route, told.amount.as_deref()), (Some(Route::Nasal), Some("half a bag")));
+        assert_eq!(refused_by_patient(told), None);
         assert_eq!(refused_by_patient(used("")).as_deref(), Some("substance"));
         assert_eq!(refused_by_patient(used("heroin").amount("")).as_deref(), Some("amount"));
     }
