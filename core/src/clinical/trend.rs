@@ -332,7 +332,8 @@ pub(super) fn lived_days<T>(series: &Series<T>) -> Option<Days> {
     Some(Days::numbered(first.min()?, last.max()?))
 }
 
-fn number_of(moment: Moment) -> i64 {
+/// The number of the day on which something was lived: quicker told than its date.
+pub(super) fn number_of(moment: Moment) -> i64 {
     let offset_ms = i64::from(moment.offset_minutes) * 60_000;
     moment.millis.saturating_add(offset_ms).div_euclid(DAY_MS)
 }

@@ -21,9 +21,11 @@ use crate::{
         today::{self, Notification, Today},
     },
     error::{Cause, Error, Result},
-    record::{Answers, Body, Category, Entry, Kind, PlanPart, PlanVersion, Record, RecordId, Writer},
+    record::{
+        AlertId, Answers, Body, Category, Entry, Kind, PlanPart, PlanVersion, Record, RecordId, Writer,
+    },
     store::{
-        alerts,
+        Tx, alerts,
         views::{self, Filter, ViewRow},
     },
 };
@@ -93,34 +95,47 @@ pub(super) struct Care {
 impl Engine {
     /// Says that records changed: to observers, and to what is known of the space.
     pub(super) fn records_changed(&mut self, id: SpaceId, records: Vec<RecordId>) {
-        let which = records.clone();
-        self.announce(id, records, |engine| engine.told(&id, &which));
-    }
-
-    /// The same of a record that was logged here just now, which need not be read again.
-    pub(super) fn record_logged(&mut self, id: SpaceId, view: ViewRow) {
-        let (record, by) = (view.id, self.writer());
-        self.announce(id, vec![record], |_| Ok(vec![(record_of(view)?, by, None)]));
-    }
-
-    fn announce(
-        &mut self,
-        id: SpaceId,
-        records: Vec<RecordId>,
-        told: impl FnOnce(&Self) -> Result<Vec<Told>>,
-    ) {
-        let attended = match self.cares.get(&id) {
-            Some(_) => told(self).and_then(|told| self.attend(&id, told)),
+        self.attended(id, |engine| match engine.cares.get(&id) {
+            Some(_) => engine.told(&id, &records).and_then(|told| engine.attend(&id, told)),
             // What is loaded now knows them already.
-            None => self.care(&id).map(drop),
-        };
-        if let Err(error) = attended {
-            // The records are safe. What is known of the space is loaded anew when it is asked for.
+            None => engine.care(&id).map(drop),
+        });
+        self.events.push(Event::Records(id, records));
+    }
+
+    /// Does what may fail without harm: the records are safe, and what is known of the space is loaded anew when
+    /// it is asked for.
+    fn attended(&mut self, id: SpaceId, work: impl FnOnce(&mut Self) -> Result<()>) {
+        if let Err(error) = work(self) {
             tracing::warn!(?error, "the rules could not be evaluated now");
             self.cares.remove(&id);
             self.sobered(error);
         }
-        self.events.push(Event::Records(id, records));
+    }
+
+    /// Takes a record into the chart of its space before it is kept, and says what the rules find then, to be kept
+    /// with it. If it is not kept after all, [`Engine::unforesee`].
+    pub(super) fn foresee(&mut self, id: &SpaceId, view: ViewRow) -> Result<Found> {
+        let by = self.writer();
+        let Some(care) = self.cares.get_mut(id) else { return Ok(Found::new()) };
+        let Touched { topics, since_ms } = care.chart.put(&record_of(view)?, by, None);
+        self.find(id, since_ms, |rule| rule.reads_any(&topics))
+    }
+
+    /// Forgets a chart that took in what was not kept: it is loaded anew.
+    pub(super) fn unforesee(&mut self, id: &SpaceId) {
+        self.cares.remove(id);
+    }
+
+    /// Says that a record was kept, with what the rules found.
+    pub(super) fn kept(&mut self, id: SpaceId, record: RecordId, found: Found) {
+        if !found.is_empty() {
+            self.events.push(Event::Alerts(id, found.into_iter().map(|(alert, _)| alert).collect()));
+        }
+        if self.cares.get(&id).is_none() {
+            self.attended(id, |engine| engine.care(&id).map(drop));
+        }
+        self.events.push(Event::Records(id, vec![record]));
     }
 
     /// Takes records into the chart of their space, and evaluates the rules that read what they say.
@@ -281,26 +296,27 @@ impl Engine {
 
     /// Evaluates rules, and keeps what is new or changed.
     fn evaluate(&mut self, id: &SpaceId, since_ms: i64, asked: impl Fn(&Rule) -> bool) -> Result<()> {
+        let found = self.find(id, since_ms, asked)?;
+        if found.is_empty() {
+            return Ok(());
+        }
+        if let Err(error) = self.store.write(|tx| put_alerts(tx, id, &found)) {
+            // What is in memory only would be kept never: it is found again with the next loading.
+            self.cares.remove(id);
+            return Err(error);
+        }
+        self.events.push(Event::Alerts(*id, found.into_iter().map(|(alert, _)| alert).collect()));
+        Ok(())
+    }
+
+    /// Evaluates rules, and says what is new or changed.
+    fn find(&mut self, id: &SpaceId, since_ms: i64, asked: impl Fn(&Rule) -> bool) -> Result<Found> {
         let now_ms = self.now().millis;
         let space = self.spaces.get(id).ok_or_else(gone)?;
         let care = self.cares.get_mut(id).ok_or_else(gone)?;
         let around = surroundings(space, &care.chart);
         let changed = care.ledger.look(&care.chart, &around, now_ms, since_ms, asked);
-        if changed.is_empty() {
-            return Ok(());
-        }
-        let rows: Vec<_> =
-            changed.iter().filter_map(|id| Some((*id, to_bytes(care.ledger.get(id)?)))).collect();
-        let kept = self
-            .store
-            .write(|tx| rows.iter().try_for_each(|(alert, value)| Ok(alerts::put(tx, id, alert, value)?)));
-        if let Err(error) = kept {
-            // What is in memory only would be kept never: it is found again with the next loading.
-            self.cares.remove(id);
-            return Err(error);
-        }
-        self.events.push(Event::Alerts(*id, changed));
-        Ok(())
+        Ok(changed.into_iter().filter_map(|id| Some((id, to_bytes(care.ledger.get(&id)?)))).collect())
     }
 
     fn load_care(&self, id: &SpaceId) -> Result<Care> {
@@ -336,6 +352,14 @@ impl Engine {
         }
         Ok(told)
     }
+}
+
+/// Alerts that are new or changed, each as it is kept.
+pub(super) type Found = Vec<(AlertId, Vec<u8>)>;
+
+/// Keeps what was found.
+pub(super) fn put_alerts(tx: &Tx<'_>, id: &SpaceId, found: &Found) -> Result<()> {
+    found.iter().try_for_each(|(alert, value)| Ok(alerts::put(tx, id, alert, value)?))
 }
 
 /// A record, whose hand it is from, and when the server received it, in ms since the Unix epoch.

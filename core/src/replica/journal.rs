@@ -5,7 +5,10 @@ use ebb_protocol::{
     verify,
 };
 
-use super::engine::{Engine, Space};
+use super::{
+    care::put_alerts,
+    engine::{Engine, Space},
+};
 use crate::{
     document::{Document, NewChange, State, gate::CHANGES_PER_AUTHOR_AND_RECORD_MAX},
     error::{Cause, Error, Result},
@@ -84,12 +87,17 @@ impl Engine {
         let (document, change) = Document::create(actor, stamp.recorded.millis, &value.encode(), &entry.note)
             .map_err(|_| too_long())?;
         let view = shown(record, stream, category, author, &value, &document.state());
-        self.store.write(|tx| {
+        let found = self.foresee(id, view.clone())?;
+        let kept = self.store.write(|tx| {
             changes::insert(tx, id, &record, &change.hash, &author, None, &change.bytes)?;
             views::put(tx, id, &view)?;
-            Ok(())
-        })?;
-        self.record_logged(*id, view);
+            put_alerts(tx, id, &found)
+        });
+        if let Err(error) = kept {
+            self.unforesee(id);
+            return Err(error);
+        }
+        self.kept(*id, record, found);
         Ok(record)
     }
 

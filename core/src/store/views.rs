@@ -7,6 +7,7 @@ use super::{SqlResult, Tx, id};
 use crate::record::RecordId;
 
 /// A record's present version, as stored.
+#[derive(Clone)]
 pub(crate) struct ViewRow {
     pub(crate) id: RecordId,
     pub(crate) stream: StreamId,

@@ -429,21 +429,25 @@ pub(super) const R18: Rule = Rule {
             if !Substance::of(&used.value.substance).is_some_and(Substance::is_sedating) {
                 continue;
             }
+            let number = trend::number_of(used.at);
             let agonists = case.chart.doses.iter().filter(|(medicine, _)| medicine.is_opioid_agonist());
             for (medicine, doses) in agonists {
-                let near = doses.between(used.at.millis - 2 * DAY_MS, used.at.millis + 2 * DAY_MS);
-                let same_day =
-                    |dose: &&Point<Dose>| dose.value.taking == Taking::Taken && day_of(dose) == day_of(used);
-                let taken: Vec<_> = near.filter(same_day).collect();
-                let Some(first) = taken.first() else { continue };
-                let (day, label) = (day_of(used), medicine.label());
-                if !seen.insert((day, label)) {
+                let label = medicine.label();
+                if seen.contains(&(number, label)) {
                     continue;
                 }
+                let near = doses.between(used.at.millis - 2 * DAY_MS, used.at.millis + 2 * DAY_MS);
+                let same_day = |dose: &&Point<Dose>| {
+                    dose.value.taking == Taking::Taken && trend::number_of(dose.at) == number
+                };
+                let taken: Vec<_> = near.filter(same_day).collect();
+                let Some(first) = taken.first() else { continue };
+                seen.insert((number, label));
+                let day = day_of(used);
                 let sedating =
                     case.chart.uses.between(used.at.millis - 2 * DAY_MS, used.at.millis + 2 * DAY_MS);
                 let sedating: Vec<_> = sedating
-                    .filter(|other| day_of(other) == day)
+                    .filter(|other| trend::number_of(other.at) == number)
                     .filter(|other| Substance::of(&other.value.substance).is_some_and(Substance::is_sedating))
                     .collect();
                 let observed =
