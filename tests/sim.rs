@@ -59,6 +59,9 @@ const MET: &[(&str, u64)] = &[
     ("grants", 300),
     ("rotations", 300),
     ("refusals", 100),
+    ("days shown", 1_000),
+    ("plans written", 10),
+    ("alerts standing", 1_000),
 ];
 
 fn main() {

@@ -65,6 +65,8 @@ pub enum Event {
     Unretract(Who, u8),
     /// Of a record in conflict, one version is chosen.
     Resolve(Who, u8),
+    /// A device's app shows what is due and what was found; a desk's also works on a plan.
+    Care(Who, u8),
     /// The first patient adds the second phone.
     AddSecond,
     /// A patient grants the clinic categories (bits, in the order of `Category::ALL`).
@@ -182,7 +184,8 @@ fn event(random: &mut Random, harsh: usize, puts_back: bool) -> Event {
     let who = who(random);
     let pick = small(random);
     match random.below(100) {
-        0..48 => Event::Log(who, pick),
+        0..42 => Event::Log(who, pick),
+        42..48 => Event::Care(who, pick),
         48..66 => Event::Edit(who, pick),
         66..69 => Event::Retract(who, pick),
         69 => Event::Unretract(who, pick),

@@ -27,6 +27,7 @@ use crate::{
 };
 
 mod act;
+mod care;
 mod check;
 mod device;
 mod links;

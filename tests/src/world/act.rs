@@ -27,6 +27,7 @@ impl World {
             | Event::Retract(who, _)
             | Event::Unretract(who, _)
             | Event::Resolve(who, _)
+            | Event::Care(who, _)
             | Event::Grant(who, _)
             | Event::Rotate(who, _)
                 if self.devices[who.index()].is_frozen() =>
@@ -38,6 +39,7 @@ impl World {
             Event::Retract(who, pick) => self.retract(who, pick),
             Event::Unretract(who, pick) => self.unretract(who, pick),
             Event::Resolve(who, pick) => self.resolve(who, pick),
+            Event::Care(who, pick) => self.care(who, pick),
             Event::AddSecond => self.add_second(),
             Event::Grant(who, categories) => self.grant(who, categories),
             Event::Rotate(who, pick) => self.rotate(who, pick),
@@ -300,7 +302,7 @@ impl World {
     }
 
     /// A call failed: for a reason that there may be.
-    fn failed(&mut self, who: Who, error: &Error) -> Result {
+    pub(super) fn failed(&mut self, who: Who, error: &Error) -> Result {
         self.line(|| format!("{who:?} could not: {error}"));
         match error {
             Error::Bug(cause) if !self.disk(Host::Device(who)).is_off() => {
@@ -354,7 +356,7 @@ impl World {
     }
 
     /// A device's records or roster changed: its connection hears of it.
-    fn changed(&mut self, device: usize) -> Result {
+    pub(super) fn changed(&mut self, device: usize) -> Result {
         self.after(device)?;
         self.drive(device, Input::LocalChange)
     }

@@ -181,6 +181,7 @@ impl World {
     pub(super) fn check_all(&mut self) -> Result {
         for device in 0..self.devices.len() {
             self.check_device(device)?;
+            self.stands_by_what_is_found(device)?;
             if let Some(replica) = self.devices[device].replica()
                 && let Ok((waiting, refused)) = replica.with_engine(|engine| engine.set_aside())
             {
@@ -188,6 +189,7 @@ impl World {
             }
             self.tally.add("restorations noticed", self.devices[device].heard.restored());
         }
+        self.phones_find_the_same()?;
         self.server.check()?;
         for (place, owner) in [(0, Who::Phone), (1, Who::Other)] {
             let records = self.listed(owner, place, |_| true)?;

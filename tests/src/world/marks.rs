@@ -8,7 +8,7 @@ use ebb_core::{
 use crate::model::Mark;
 
 /// What a mark looks like in a record.
-fn text(mark: Mark) -> String {
+pub(super) fn text(mark: Mark) -> String {
     format!("m{mark}")
 }
 
@@ -20,7 +20,9 @@ pub(super) fn mark_of(record: &ebb_core::Record) -> Option<Mark> {
         Body::Visit(visit) => &visit.label,
         Body::Meeting(meeting) => meeting.label.as_ref()?,
         Body::DrugScreen(screen) => &screen.substance,
-        Body::Note(_) => &record.note,
+        Body::Resource(resource) => &resource.name,
+        Body::PlanVersion(version) => &version.summary,
+        Body::Note(_) | Body::Answers(_) => &record.note,
         _ => return None,
     };
     text.strip_prefix('m')?.parse().ok()
@@ -28,13 +30,15 @@ pub(super) fn mark_of(record: &ebb_core::Record) -> Option<Mark> {
 
 /// A record of one of several kinds with a mark.
 pub(super) fn entry(kind: u8, mark: Mark) -> Entry {
-    let entry = match kind / 2 % 6 {
+    let entry = match kind / 2 % 7 {
         0 => Entry::dose(text(mark), 8.0, Unit::Mg),
         1 => Entry::use_event(text(mark)),
         2 => Entry::visit("group", text(mark), Attendance::Kept),
         3 => Entry::new(Meeting::new(Fellowship::Smart).label(text(mark))),
         4 => Entry::drug_screen(Specimen::Urine, text(mark), ScreenResult::Negative),
-        _ => return Entry::private_note(text(mark)),
+        5 => return Entry::private_note(text(mark)),
+        // Every other one is severe, and found to be.
+        _ => return Entry::sows([1 + kind % 2; 16]).note(text(mark)),
     };
     entry.note(format!("as of {mark}"))
 }
