@@ -190,8 +190,9 @@ fn renew_log(database: &Path) -> std::io::Result<()> {
         return Ok(());
     }
     let fresh = log.with_added_extension("new");
-    std::fs::copy(&log, &fresh)?;
-    replace_durably(&fresh, &log)
+    let renewed = std::fs::copy(&log, &fresh).and_then(|_| replace_durably(&fresh, &log));
+    // On a full disk, half a copy would keep the room that somebody makes.
+    renewed.inspect_err(|_| drop(std::fs::remove_file(&fresh)))
 }
 
 /// Opens and keys a connection; a file that cannot be read, or seems damaged, gets some more tries.

@@ -173,9 +173,12 @@ fn renew_log(path: &Path) -> std::io::Result<()> {
         return Ok(());
     }
     let fresh = log.with_added_extension("new");
-    std::fs::copy(&log, &fresh)?;
-    File::options().write(true).open(&fresh)?.sync_all()?;
-    std::fs::rename(&fresh, &log)?;
+    let renewed = std::fs::copy(&log, &fresh).and_then(|_| {
+        File::options().write(true).open(&fresh)?.sync_all()?;
+        std::fs::rename(&fresh, &log)
+    });
+    // On a full disk, half a copy would keep the room that somebody makes.
+    renewed.inspect_err(|_| drop(std::fs::remove_file(&fresh)))?;
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
     File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
 }
