@@ -413,3 +413,20 @@ fn from_bytes(bytes: &[u8]) -> Option<Alert> {
 fn gone() -> Error {
     Error::bug("a space's chart is gone")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_chart_that_was_used_the_longest_ago_makes_room() {
+        let id = |number: usize| SpaceId([u8::try_from(number).expect("few"); 16]);
+        let care = || Care { chart: Chart::default(), ledger: Ledger::default(), looked_ms: 0, used: 0 };
+        let mut cares = Cares::default();
+        (0..CARES_MAX).for_each(|number| cares.insert(id(number), care()));
+        assert!(cares.get_mut(&id(0)).is_some(), "as many as there may be");
+        cares.insert(id(CARES_MAX), care());
+        let gone: Vec<_> = (0..=CARES_MAX).filter(|number| cares.get(&id(*number)).is_none()).collect();
+        assert_eq!(gone, [1]);
+    }
+}
