@@ -4,7 +4,7 @@
 use std::{collections::BTreeSet, net::UdpSocket, path::Path};
 
 use ebb_core::{
-    Category, Delivery, Entry, NetworkId, Record, RecordId, Start, SyncStatus,
+    Category, Delivery, Entry, Error, NetworkId, Record, RecordId, Start, SyncStatus,
     link::{ServerAddress, Transport},
     record::*,
 };
@@ -129,10 +129,13 @@ fn two_devices_of_one_patient_edit_offline_and_converge() {
     assert_eq!(here.conflicts, 1, "both answers are kept");
     assert_eq!(tablet.replica.record(space, id).unwrap(), here);
     assert_eq!(ward.clinic.replica.record(space, id).unwrap(), here);
-    assert_eq!(phone.replica.conflicts(space, id).unwrap().len(), 2);
+    let versions = phone.replica.conflicts(space, id).unwrap();
+    assert_eq!((versions.len(), &versions[0]), (2, &here));
     assert_eq!(phone.replica.history(space, id).unwrap().len(), 3);
 
-    phone.replica.resolve(space, id, 1).unwrap();
+    phone.replica.resolve(space, &versions[1]).unwrap();
+    let again = phone.replica.resolve(space, &versions[0]).unwrap_err();
+    assert!(matches!(again, Error::FixInput { .. }), "what was seen stands no more: {again:?}");
     tablet.replica.retract(space, id, "entered twice").unwrap();
     for device in [phone, &tablet, phone, &ward.clinic] {
         device.sync();

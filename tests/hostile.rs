@@ -21,7 +21,7 @@ use ebb_core::{
     document::Document,
     keys::{DeviceSecrets, OsEntropy},
     link::ServerAddress,
-    record::{Attendance, Band, BandInstrument, Moment, Phase, Stamp, Thresholds, Value},
+    record::{Attendance, Band, BandInstrument, Moment, Phase, Thresholds},
     seal::PAYLOAD_VERSION,
 };
 use ebb_protocol::{
@@ -35,7 +35,9 @@ use ebb_protocol::{
 };
 use ebb_tests::{
     disk::{Disk, FileKind},
-    rogue::{ByHand, Pushed, Rogue, Wire, bomb, chunk, open_database, payload, smuggle},
+    rogue::{
+        ByHand, Pushed, RECORDED_MS, Rogue, Wire, bomb, changes_of, chunk, open_database, payload, smuggle,
+    },
     ward::{
         Events, LocalServer, PATIENCE, TestDevice, TestServer, Told, assert_no_errors, block_on, craving,
         dose, show_logs, wait_for,
@@ -121,13 +123,14 @@ impl Ward {
 
 /// A record as an honest device would write it: its id and its first change.
 fn visit(rogue: &Rogue, number: u8) -> ([u8; 16], Vec<u8>) {
-    let id = RecordId::new(1_700_000_000_000, &[number; 10]);
-    let recorded = Moment { millis: 1_700_000_000_000, offset_minutes: 0 };
-    let stamp = Stamp { recorded, author: rogue.secrets.id().0, staff: None };
-    let value = Value::new(&Entry::visit("group", "week 1", Attendance::Kept), &stamp).encode();
+    let id = RecordId::new(RECORDED_MS as u64, &[number; 10]);
     let actor = rogue.actor(Category::Observations);
-    let (_, change) = Document::create(actor, recorded.millis, &value, "").unwrap();
+    let (_, change) = Document::create(actor, RECORDED_MS, &rogue.value(&week(1)), "").unwrap();
     (*id.as_bytes(), change.bytes)
+}
+
+fn week(number: u8) -> Entry {
+    Entry::visit("group", format!("week {number}"), Attendance::Kept)
 }
 
 // Members who hold keys.
@@ -137,19 +140,19 @@ fn poison_is_parked_and_the_good_ones_around_it_arrive() {
     let ward = Ward::open();
     let mut rogue = ward.rogue_clinic();
     let actor = rogue.actor(Category::Observations);
-    let stamp_only = |actor, value: &[u8]| Document::create(actor, 1, value, "").unwrap().1.bytes;
+    let value = rogue.value(&week(1));
     let (first, good) = visit(&rogue, 1);
     let (last, also_good) = visit(&rogue, 2);
     let mut flipped = visit(&rogue, 3).1;
     let place = flipped.len() - 1;
     flipped[place] ^= 1;
-    let (mut orphan, root) = Document::create(actor, 1, b"value", "").unwrap();
-    let orphan = orphan.edit(actor, 2, Some(b"other"), None).unwrap().unwrap();
+    let (mut orphan, root) = Document::create(actor, 1, &value, "").unwrap();
+    let orphan = orphan.edit(actor, 2, Some(&rogue.value(&week(2))), None).unwrap().unwrap();
     drop(root);
     let poison: Vec<([u8; 16], Vec<u8>)> = vec![
         ([10; 16], bomb(actor, 4_000_000)),
         ([11; 16], flipped),
-        ([12; 16], stamp_only([9; 16], b"another's actor")),
+        ([12; 16], Document::create([9; 16], 1, &value, "").unwrap().1.bytes),
         ([13; 16], b"no change at all".to_vec()),
         ([14; 16], chunk(&[0xff; 100])),
         ([15; 16], orphan.bytes),
@@ -173,7 +176,7 @@ fn poison_is_parked_and_the_good_ones_around_it_arrive() {
     ward.still_serves();
 
     // What waited is taken up when its ancestor comes.
-    let (mut document, root) = Document::create(actor, 1, &visit_value(&rogue), "").unwrap();
+    let (mut document, root) = Document::create(actor, 1, &value, "").unwrap();
     let edited = document.edit(actor, 2, None, Some("late")).unwrap().unwrap();
     let edit = payload(&[([16; 16], &[edited.bytes])]);
     assert!(wire.push_one(&rogue.write(Category::Observations, &edit)).is_acked());
@@ -188,10 +191,42 @@ fn poison_is_parked_and_the_good_ones_around_it_arrive() {
     assert_no_errors();
 }
 
-fn visit_value(rogue: &Rogue) -> Vec<u8> {
-    let recorded = Moment { millis: 1_700_000_000_000, offset_minutes: 0 };
-    let stamp = Stamp { recorded, author: rogue.secrets.id().0, staff: None };
-    Value::new(&Entry::visit("group", "week 1", Attendance::Kept), &stamp).encode()
+#[test]
+fn a_version_under_anothers_name_counts_nowhere_whenever_it_comes() {
+    let ward = Ward::open();
+    let (phone, space) = (&ward.phone.replica, ward.space);
+    let tablet = ward.phone.second(&ward.root, &ward.server);
+    let id = phone.log(space, &craving(1)).unwrap();
+    ward.phone.sync();
+    tablet.sync();
+    tablet.replica.lock();
+    let mut rogue = Rogue::of(&tablet.dir);
+    let mut wire = ward.wire(&rogue);
+    // The phone has written twice since, and does not show what is put beside the first version.
+    phone.edit(space, id, &craving(2)).unwrap();
+    phone.edit(space, id, &craving(3)).unwrap();
+
+    let actor = rogue.actor(Category::Wellbeing);
+    let first = changes_of(&open_database(&tablet.dir), id).unwrap();
+    let mut document = Document::load(first.iter().map(Vec::as_slice)).unwrap();
+    let in_its_name = Rogue::value_by(DeviceId(phone.record(space, id).unwrap().author), &craving(9));
+    let forged = document.edit(actor, RECORDED_MS, Some(&in_its_name), None).unwrap().unwrap();
+    // Built upon it, and honest by itself.
+    let honest = document.edit(actor, RECORDED_MS, Some(&rogue.value(&craving(8))), None).unwrap().unwrap();
+    let both = payload(&[(*id.as_bytes(), &[forged.bytes, honest.bytes])]);
+    assert!(wire.push_one(&rogue.write(Category::Wellbeing, &both)).is_acked(), "the server cannot tell");
+
+    assert!(ward.clinic.sync().in_sync, "it meets the forged version before what the phone wrote since");
+    ward.phone.sync();
+    ward.clinic.sync();
+    for device in [&ward.phone, &ward.clinic] {
+        let record = device.replica.record(space, id).unwrap();
+        assert_eq!((record.conflicts, &record.body), (0, &craving(3).body));
+        assert_eq!(device.replica.history(space, id).unwrap().len(), 3);
+        let aside = device.replica.with_engine(|engine| engine.set_aside()).unwrap();
+        assert_eq!(aside, (1, 1), "one is set aside, and what builds upon it waits");
+    }
+    assert_no_errors();
 }
 
 #[test]
@@ -246,12 +281,8 @@ fn what_an_observer_rates_is_not_taken_from_a_persons_phone() {
     ward.clinic.sync();
     let mut rogue = ward.rogue_phone();
     let actor = rogue.actor(Category::Symptoms);
-    let recorded = Moment { millis: 1_700_000_000_000, offset_minutes: 0 };
-    let stamp = Stamp { recorded, author: rogue.secrets.id().0, staff: None };
-    let change = |entry: &Entry| {
-        let value = Value::new(entry, &stamp).encode();
-        Document::create(actor, recorded.millis, &value, "").unwrap().1.bytes
-    };
+    let change =
+        |entry: &Entry| Document::create(actor, RECORDED_MS, &rogue.value(entry), "").unwrap().1.bytes;
     let band = |scale| Entry::withdrawal_band(scale, Band::Severe, Phase::Routine);
     let own = [change(&Entry::sows([1; 16])), change(&band(BandInstrument::Sows16))];
     let others = [

@@ -48,7 +48,7 @@ const MET: &[(&str, u64)] = &[
     ("devices put back", 100),
     ("set aside", 100),
     ("moments in the background", 200),
-    ("choices", 3),
+    ("choices", 15),
     ("networks", 500),
     ("links over TCP", 300),
     ("strangled", 100),
@@ -60,7 +60,7 @@ const MET: &[(&str, u64)] = &[
     ("rotations", 300),
     ("refusals", 100),
     ("days shown", 1_000),
-    ("plans written", 10),
+    ("plans written", 30),
     ("alerts standing", 1_000),
 ];
 

@@ -52,6 +52,35 @@ impl fmt::Debug for NewChange {
     }
 }
 
+/// What a change says by itself, whatever it builds upon.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Written {
+    /// The SHA-256 by which other changes name it.
+    pub hash: [u8; 32],
+    /// The value that it leaves, if it writes one.
+    pub value: Option<Vec<u8>>,
+}
+
+/// Shows whether there is a value: contents stay out of logs.
+impl fmt::Debug for Written {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Written(a value: {})", self.value.is_some())
+    }
+}
+
+impl Written {
+    /// Reads a change as its author wrote it.
+    ///
+    /// # Errors
+    ///
+    /// Says why no device would apply the change, whatever its ancestors.
+    pub fn read(change: &[u8]) -> Result<Self, Refusal> {
+        let (inspected, change) = gate::parse(change)?;
+        let value = contained(|| graph::written_value(&change)).ok_or(Refusal::Malformed)?;
+        Ok(Self { hash: inspected.hash, value })
+    }
+}
+
 /// What a record says at one point of its history.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct State {

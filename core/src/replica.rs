@@ -340,12 +340,13 @@ impl Replica {
         self.with_engine(|engine| engine.conflicts(&space, &record))
     }
 
-    /// Chooses one of [`Replica::conflicts`] by its place; the others stay in the history.
+    /// Chooses one of [`Replica::conflicts`]; the others stay in the history.
     ///
     /// # Errors
-    /// [`Error::FixInput`] for a place that is not there.
-    pub fn resolve(&self, space: SpaceId, record: RecordId, choice: usize) -> Result<()> {
-        self.changed(|engine| engine.resolve(&space, &record, choice))
+    /// [`Error::FixInput`] for a version that does not stand as it was read: another device may have written
+    /// since, and what nobody has seen is not decided upon.
+    pub fn resolve(&self, space: SpaceId, chosen: &Record) -> Result<()> {
+        self.changed(|engine| engine.resolve(&space, chosen))
     }
 
     /// Where a record is: on this phone only, or on the server too. Always the truth of this moment.

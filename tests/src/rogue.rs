@@ -11,16 +11,16 @@ use std::{
 };
 
 use ebb_core::{
-    Config, Drive, FileVault, LinkAction, Replica,
+    Config, Drive, Entry, FileVault, LinkAction, RecordId, Replica,
     keys::{DeviceSecrets, EpochKey},
     link::{self, Identity, Link, LinkError, ServerAddress, Transport},
-    record::Category,
+    record::{Category, Moment, Stamp, Value},
     seal::{self, Payload, RecordChanges},
 };
 use ebb_protocol::{
     client::Input,
     envelope::{self, Envelope, Header, Kind},
-    id::{Epoch, Hash, LogId, Position, Seq, SpaceId, StreamId},
+    id::{DeviceId, Epoch, Hash, LogId, Position, Seq, SpaceId, StreamId},
     roster::{EntryWithWraps, Roster},
     verify,
     wire::{self, Acked, FromDevice, FromServer, Hello, Push, Refusal, SignedPins, SpaceHello, Welcome},
@@ -28,6 +28,18 @@ use ebb_protocol::{
 use rusqlite::{Connection, OptionalExtension, params};
 
 use crate::ward::PATIENCE;
+
+/// When what a rogue writes was written down, as it says: 14 November 2023.
+pub const RECORDED_MS: i64 = 1_700_000_000_000;
+
+/// The changes of a record as a replica's database has them.
+///
+/// # Errors
+/// Where the database cannot be read.
+pub fn changes_of(db: &Connection, record: RecordId) -> rusqlite::Result<Vec<Vec<u8>>> {
+    let mut query = db.prepare("SELECT bytes FROM change WHERE record = ?1")?;
+    query.query_map([record.as_bytes()], |row| row.get(0))?.collect()
+}
 
 /// Opens a replica's database by hand; the replica must be closed.
 ///
@@ -58,7 +70,8 @@ pub struct Rogue {
     pub roster: Roster,
     streams: BTreeMap<String, StreamId>,
     keys: BTreeMap<(StreamId, Epoch), EpochKey>,
-    chain: BTreeMap<StreamId, (Seq, Hash)>,
+    /// What it sealed last in each stream.
+    chain: BTreeMap<StreamId, Envelope>,
     salt: u8,
 }
 
@@ -102,12 +115,12 @@ impl Rogue {
             Ok(((StreamId(row.get(0)?), Epoch(row.get(1)?)), EpochKey::from_bytes(&key).expect("a key")))
         })?;
         let keys = keys.collect::<Result<_, _>>()?;
-        let mut query =
-            db.prepare("SELECT stream, seq, hash FROM envelope WHERE author = ?1 ORDER BY seq, epoch")?;
-        let chain = query.query_map([secrets.id().0], |row| {
-            Ok((StreamId(row.get(0)?), (Seq(row.get(1)?), Hash(row.get(2)?))))
-        })?;
-        let chain = chain.collect::<Result<_, _>>()?;
+        let mut query = db.prepare("SELECT bytes FROM envelope WHERE author = ?1 ORDER BY seq, epoch")?;
+        let mut chain = BTreeMap::new();
+        for bytes in query.query_map([secrets.id().0], |row| row.get::<_, Vec<u8>>(0))? {
+            let envelope = Envelope::parse(bytes?).expect("an envelope");
+            chain.insert(envelope.header().stream, envelope);
+        }
         Ok(Self { secrets, space, log_id, roster, streams, keys, chain, salt: 0 })
     }
 
@@ -164,6 +177,19 @@ impl Rogue {
         verify::actor_id(&self.secrets.id(), &self.stream(category))
     }
 
+    /// A version of a record as this device would honestly write it.
+    #[must_use]
+    pub fn value(&self, entry: &Entry) -> Vec<u8> {
+        Self::value_by(self.secrets.id(), entry)
+    }
+
+    /// The same in the name of a device.
+    #[must_use]
+    pub fn value_by(author: DeviceId, entry: &Entry) -> Vec<u8> {
+        let recorded = Moment { millis: RECORDED_MS, offset_minutes: 0 };
+        Value::new(entry, &Stamp { recorded, author: author.0, staff: None }).encode()
+    }
+
     /// The header that an honest device would seal next under.
     ///
     /// # Panics
@@ -171,7 +197,12 @@ impl Rogue {
     #[must_use]
     pub fn header(&mut self, category: Category) -> Header {
         let stream = self.stream(category);
-        let (seq, prev) = self.chain.get(&stream).copied().unwrap_or((Seq(0), Hash::ZERO));
+        let before = self.chain.get(&stream).map(|last| (last.header(), last.hash()));
+        let (seq, prev) = before.map_or((Seq(0), Hash::ZERO), |(last, hash)| (last.seq, hash));
+        // In one log, what was seen never goes back.
+        let seen = before.filter(|(last, _)| last.log_id == self.log_id);
+        let (seen_pos, seen_hash) =
+            seen.map_or((Position(0), Hash::ZERO), |(last, _)| (last.seen_pos, last.seen_hash));
         self.salt = self.salt.wrapping_add(1);
         Header {
             kind: Kind::Changes,
@@ -183,8 +214,8 @@ impl Rogue {
             epoch: self.roster.epoch(&stream).expect("an open stream").epoch,
             roster_head: self.roster.head().expect("a founded space").hash,
             log_id: self.log_id,
-            seen_pos: Position(0),
-            seen_hash: Hash::ZERO,
+            seen_pos,
+            seen_hash,
             salt: [self.salt; 16],
         }
     }
@@ -202,8 +233,7 @@ impl Rogue {
 
     /// Notes that the chain goes on behind this envelope.
     pub fn follow(&mut self, envelope: &Envelope) {
-        let header = envelope.header();
-        self.chain.insert(header.stream, (header.seq, envelope.hash()));
+        self.chain.insert(envelope.header().stream, envelope.clone());
     }
 
     /// Seals a payload next in the chain, as an honest device would.
@@ -428,7 +458,7 @@ impl Wire {
     ///
     /// # Panics
     /// Where the server says something else first.
-    pub fn hello(&mut self, device: ebb_protocol::id::DeviceId, spaces: Vec<SpaceHello>) -> Welcome {
+    pub fn hello(&mut self, device: DeviceId, spaces: Vec<SpaceHello>) -> Welcome {
         self.say(&FromDevice::Hello(Hello { version: wire::VERSION, device, pins_version: 1, spaces }));
         match self.hear() {
             Some(FromServer::Welcome(welcome)) => welcome,

@@ -164,6 +164,9 @@ impl Scenario {
         if puts_back {
             steps.extend([Who::Second, Who::Desk].map(|who| Step { at_ms: 900, event: Event::Copy(who) }));
         }
+        if random.below(3) == 0 {
+            steps.extend(quarrel(&mut random));
+        }
         for _ in 0..EVENTS {
             at_ms += match random.below(10) {
                 0..3 => 0,
@@ -173,8 +176,22 @@ impl Scenario {
             };
             steps.push(Step { at_ms, event: event(&mut random, harsh, puts_back) });
         }
+        steps.sort_by_key(|step| step.at_ms);
         Self { seed, steps }
     }
+}
+
+/// Both phones write a record again before they hear of each other, and somebody chooses: chance alone brings
+/// that once in a hundred scenarios.
+fn quarrel(random: &mut Random) -> Vec<Step> {
+    let at_ms = 60_000 + random.below(120_000) as u64;
+    let (pick, chooser) = (small(random), [Who::Phone, Who::Second][random.below(2)]);
+    let mut steps = vec![Step { at_ms: at_ms - 30_000, event: Event::Log(Who::Phone, pick) }];
+    steps.extend([Who::Phone, Who::Second].map(|who| Step { at_ms, event: Event::Edit(who, pick) }));
+    for later_ms in [random.below(20_000), 40_000 + random.below(40_000)] {
+        steps.push(Step { at_ms: at_ms + later_ms as u64, event: Event::Resolve(chooser, small(random)) });
+    }
+    steps
 }
 
 fn event(random: &mut Random, harsh: usize, puts_back: bool) -> Event {
@@ -185,7 +202,7 @@ fn event(random: &mut Random, harsh: usize, puts_back: bool) -> Event {
     let pick = small(random);
     match random.below(100) {
         0..42 => Event::Log(who, pick),
-        42..48 => Event::Care(who, pick),
+        42..48 => Event::Care([Who::Desk, who][random.below(2)], pick),
         48..66 => Event::Edit(who, pick),
         66..69 => Event::Retract(who, pick),
         69 => Event::Unretract(who, pick),

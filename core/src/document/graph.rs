@@ -135,6 +135,15 @@ fn check_operations(change: &Change, ancestry: &[&Node]) -> Result<(), Refusal> 
     if first && !(makes_value && makes_note) { Err(Refusal::NotARecord) } else { Ok(()) }
 }
 
+/// The value that a change leaves; `None` for one that writes none.
+pub(super) fn written_value(change: &Change) -> Option<Vec<u8>> {
+    let puts = change.decode().operations.into_iter().filter_map(|op| match (root_key(&op), &op.action) {
+        (Some("v"), OpType::Put(ScalarValue::Bytes(value))) => Some(value.clone()),
+        _ => None,
+    });
+    puts.last()
+}
+
 fn references(op: &Op) -> impl Iterator<Item = &OpId> {
     let object = match &op.obj {
         ObjectId::Root => None,

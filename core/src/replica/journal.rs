@@ -136,12 +136,15 @@ impl Engine {
         })
     }
 
-    pub(super) fn resolve(&mut self, id: &SpaceId, record: &RecordId, choice: usize) -> Result<()> {
+    pub(super) fn resolve(&mut self, id: &SpaceId, chosen: &Record) -> Result<()> {
+        let place = self.conflicts(id, &chosen.id)?.iter().position(|version| version == chosen);
+        let place =
+            place.ok_or_else(|| Error::fix("version", "one that stands now: read the conflicts again"))?;
         let stamp = self.stamp();
-        self.rewrite(id, record, |document, actor, _| {
+        self.rewrite(id, &chosen.id, |document, actor, _| {
             let State { value, conflicting, .. } = document.state();
-            let chosen = std::iter::once(value).chain(conflicting).nth(choice);
-            let chosen = chosen.ok_or_else(|| Error::fix("choice", "a place in the list of conflicts"))?;
+            let chosen = std::iter::once(value).chain(conflicting).nth(place);
+            let chosen = chosen.ok_or_else(|| Error::bug("a version in conflict is gone"))?;
             // Whoever chooses writes the version that stands from now on.
             let mut value = Value::decode(&chosen).map_err(|_| unreadable())?;
             (value.author, value.recorded_at) = (stamp.author, stamp.recorded.millis);

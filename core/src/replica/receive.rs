@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     document::{
-        self, Document,
+        self, Admitted, Document, Written,
         gate::{self, CHANGES_PER_AUTHOR_AND_RECORD_MAX, ENVELOPE_ITEMS_MAX},
     },
     error::{Error, Result},
@@ -387,7 +387,7 @@ fn apply_in(
     let Some(category) = space.category(&stream) else {
         return Err(Error::bug("content of a stream without a label was opened"));
     };
-    let fitting = without_misfits(tx, space, record, &stream, &stored, offers)?;
+    let fitting = without_misfits(tx, space, record, (&stream, category), &stored, offers)?;
     if fitting.is_empty() {
         return Ok(false);
     }
@@ -405,18 +405,21 @@ fn apply_in(
             }
         },
     };
-    let (document, refused) = admit(space, &stream, category, &before, &fitting);
+    let actor = |offer: &Offer| verify::actor_id(&offer.author, &offer.stream);
+    let Admitted { document, refused } =
+        before.admit_all(fitting.iter().map(|offer| (offer.bytes.as_slice(), actor(offer))));
+    let refused: BTreeMap<usize, document::Refusal> = refused.into_iter().collect();
     let mut added = BTreeSet::new();
     for (place, offer) in fitting.iter().enumerate() {
         let Offer { stream, author, envelope, bytes } = offer;
         match refused.get(&place) {
-            Some(Misfit::Waits) => {
+            Some(document::Refusal::Waiting { .. }) => {
                 let hash = gate::inspect(bytes).map_err(Error::bug)?.hash;
                 let (stream, author, envelope, bytes) = (*stream, *author, *envelope, bytes.clone());
                 let waiting = changes::Waiting { hash, stream, author, envelope, bytes };
                 changes::put_waiting(tx, id, record, &waiting)?;
             }
-            Some(Misfit::Refused(code)) => set_aside(tx, space, record, offer, code)?,
+            Some(refusal) => set_aside(tx, space, record, offer, refusal.code())?,
             None => {
                 let hash = gate::inspect(bytes).map_err(Error::bug)?.hash;
                 if added.insert(hash) {
@@ -434,21 +437,13 @@ fn apply_in(
     Ok(true)
 }
 
-/// Why a change is not applied.
-enum Misfit {
-    /// Its ancestors are missing: it may fit later.
-    Waits,
-    /// It does not fit; the code is kept with it.
-    Refused(&'static str),
-}
-
-/// Sets aside what belongs to another stream or goes beyond an author's number of changes, and drops
-/// what is there already.
+/// Sets aside what belongs to another stream, what its author may not write and what goes beyond an author's
+/// number of changes, and drops what is there already.
 fn without_misfits(
     tx: &Tx<'_>,
     space: &Space,
     record: &RecordId,
-    stream: &StreamId,
+    (stream, category): (&StreamId, Category),
     stored: &[changes::ChangeRow],
     offers: Vec<Offer>,
 ) -> Result<Vec<Offer>> {
@@ -460,11 +455,16 @@ fn without_misfits(
             set_aside(tx, space, record, &offer, "other_stream")?;
             continue;
         }
-        if let Ok(inspected) = gate::inspect(&offer.bytes)
-            && known.contains(&inspected.hash)
-        {
-            changes::link(tx, &space.id, record, &inspected.hash, offer.envelope)?;
-            continue;
+        // What is no change at all goes to the gate, which says why.
+        if let Ok(Written { hash, value }) = Written::read(&offer.bytes) {
+            if known.contains(&hash) {
+                changes::link(tx, &space.id, record, &hash, offer.envelope)?;
+                continue;
+            }
+            if value.is_some_and(|value| !is_legitimate(space, category, &offer.author, &value)) {
+                set_aside(tx, space, record, &offer, "not_this_author")?;
+                continue;
+            }
         }
         let count = match counts.get(&offer.author) {
             Some(count) => *count,
@@ -480,52 +480,16 @@ fn without_misfits(
     Ok(fitting)
 }
 
-/// Puts changes through the gate, all at once where that leaves a record that its author may write, else
-/// one by one.
-fn admit(
-    space: &Space,
-    stream: &StreamId,
-    category: Category,
-    before: &Document,
-    offers: &[Offer],
-) -> (Document, BTreeMap<usize, Misfit>) {
-    let actor = |offer: &Offer| verify::actor_id(&offer.author, &offer.stream);
-    let all = before.admit_all(offers.iter().map(|offer| (offer.bytes.as_slice(), actor(offer))));
-    if is_legitimate(space, stream, category, &all.document) {
-        let refused = all.refused.into_iter().map(|(place, refusal)| (place, misfit(&refusal)));
-        return (all.document, refused.collect());
-    }
-    let mut document = before.clone();
-    let mut refused = BTreeMap::new();
-    for (place, offer) in offers.iter().enumerate() {
-        match document.admit(&offer.bytes, actor(offer)) {
-            Ok(next) if is_legitimate(space, stream, category, &next) => document = next,
-            Ok(_) => drop(refused.insert(place, Misfit::Refused("not_this_author"))),
-            Err(refusal) => drop(refused.insert(place, misfit(&refusal))),
-        }
-    }
-    (document, refused)
-}
-
-fn misfit(refusal: &document::Refusal) -> Misfit {
-    match refusal {
-        document::Refusal::Waiting { .. } => Misfit::Waits,
-        refusal => Misfit::Refused(refusal.code()),
-    }
-}
-
-/// Whether the shown version is one that its author may write in this category: it decodes, names its true
-/// author, and is of a kind that belongs here. Kinds of newer versions are taken as they come.
-fn is_legitimate(space: &Space, stream: &StreamId, category: Category, document: &Document) -> bool {
-    let state = document.state();
-    if state.value.is_empty() {
-        return true; // nothing was admitted
-    }
-    let author = space.device_of(&state.actor, stream);
-    let Ok(value) = Value::decode(&state.value) else { return false };
+/// Whether a version is one that its author may write in this category: it decodes, names its true author,
+/// and is of a kind that belongs here. Kinds of newer versions are taken as they come.
+///
+/// A change is judged by what it says itself and not by what the record shows after it, so that every device
+/// reaches the same verdict, in whatever order changes arrive.
+fn is_legitimate(space: &Space, category: Category, author: &DeviceId, value: &[u8]) -> bool {
+    let Ok(value) = Value::decode(value) else { return false };
     let belongs = match &value.body {
         Body::Unknown { .. } => true,
-        body => body.belongs(space.writes_as(&author)).contains(&category),
+        body => body.belongs(space.writes_as(author)).contains(&category),
     };
     belongs && value.author == author.0
 }

@@ -7,7 +7,7 @@ use ebb_protocol::client::Input;
 
 use super::{
     Event, Fault, Happening, Host, Result, Who, World,
-    marks::{entry, rewritten},
+    marks::{entry, mark_of, rewritten},
     through_text,
 };
 use crate::model::{Certainty, Mark};
@@ -215,8 +215,21 @@ impl World {
             return Ok(());
         };
         let Some(replica) = self.devices[device].replica() else { return Ok(()) };
-        match replica.resolve(space, record.id, usize::from(pick) % 2) {
-            Ok(()) => self.tally.count("choices"),
+        let versions = match replica.conflicts(space, record.id) {
+            Ok(versions) => versions,
+            Err(error) => return self.failed(who, &error),
+        };
+        let chosen = &versions[usize::from(pick) % versions.len()];
+        match replica.resolve(space, chosen) {
+            Ok(()) => {
+                self.tally.count("choices");
+                match replica.record(space, record.id) {
+                    Ok(now) if now.conflicts > 0 || mark_of(&now) != mark_of(chosen) => {
+                        return Err(Fault(format!("{who:?} chose a version and another stands")));
+                    }
+                    _ => {}
+                }
+            }
             Err(error) => self.failed(who, &error)?,
         }
         self.changed(device)

@@ -236,7 +236,7 @@ impl World {
             }
         }
         let versions = replica.conflicts(space, record.id).map_err(|_| fault("a version in conflict"))?;
-        if versions.first() != Some(record) && versions.len() != 1 + record.conflicts as usize {
+        if versions.first() != Some(record) || versions.len() != 1 + record.conflicts as usize {
             return Err(Fault(format!("record {first} has other versions in conflict than it says")));
         }
         if let Some(foreign) =
