@@ -57,14 +57,14 @@ impl fmt::Debug for NewChange {
 pub struct Written {
     /// The SHA-256 by which other changes name it.
     pub hash: [u8; 32],
-    /// The value that it leaves, if it writes one.
-    pub value: Option<Vec<u8>>,
+    /// The values that it leaves; of an honest one at most one.
+    pub values: Vec<Vec<u8>>,
 }
 
-/// Shows whether there is a value: contents stay out of logs.
+/// Shows the number of values alone: contents stay out of logs.
 impl fmt::Debug for Written {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Written(a value: {})", self.value.is_some())
+        write!(f, "Written({} values)", self.values.len())
     }
 }
 
@@ -76,8 +76,8 @@ impl Written {
     /// Says why no device would apply the change, whatever its ancestors.
     pub fn read(change: &[u8]) -> Result<Self, Refusal> {
         let (inspected, change) = gate::parse(change)?;
-        let value = contained(|| graph::written_value(&change)).ok_or(Refusal::Malformed)?;
-        Ok(Self { hash: inspected.hash, value })
+        let values = contained(|| graph::written_values(&change)).ok_or(Refusal::Malformed)?;
+        Ok(Self { hash: inspected.hash, values })
     }
 }
 

@@ -135,13 +135,24 @@ fn check_operations(change: &Change, ancestry: &[&Node]) -> Result<(), Refusal> 
     if first && !(makes_value && makes_note) { Err(Refusal::NotARecord) } else { Ok(()) }
 }
 
-/// The value that a change leaves; `None` for one that writes none.
-pub(super) fn written_value(change: &Change) -> Option<Vec<u8>> {
-    let puts = change.decode().operations.into_iter().filter_map(|op| match (root_key(&op), &op.action) {
-        (Some("v"), OpType::Put(ScalarValue::Bytes(value))) => Some(value.clone()),
-        _ => None,
+/// The values that a change leaves: each that it puts and does not put another in place of. An honest one
+/// leaves one at most.
+pub(super) fn written_values(change: &Change) -> Vec<Vec<u8>> {
+    let operations = change.decode().operations;
+    let values = || operations.iter().filter(|op| root_key(op) == Some("v"));
+    let replaced: BTreeSet<&OpId> = values().flat_map(|op| op.pred.iter()).collect();
+    let own = change.actor_id();
+    let puts = operations.iter().zip(change.start_op().get()..).filter_map(|(op, number)| {
+        match (root_key(op), &op.action) {
+            (Some("v"), OpType::Put(ScalarValue::Bytes(value)))
+                if !replaced.contains(&OpId(number, own.clone())) =>
+            {
+                Some(value.clone())
+            }
+            _ => None,
+        }
     });
-    puts.last()
+    puts.collect()
 }
 
 fn references(op: &Op) -> impl Iterator<Item = &OpId> {

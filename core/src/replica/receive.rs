@@ -456,12 +456,12 @@ fn without_misfits(
             continue;
         }
         // What is no change at all goes to the gate, which says why.
-        if let Ok(Written { hash, value }) = Written::read(&offer.bytes) {
+        if let Ok(Written { hash, values }) = Written::read(&offer.bytes) {
             if known.contains(&hash) {
                 changes::link(tx, &space.id, record, &hash, offer.envelope)?;
                 continue;
             }
-            if value.is_some_and(|value| !is_legitimate(space, category, &offer.author, &value)) {
+            if !values.iter().all(|value| is_legitimate(space, category, &offer.author, value)) {
                 set_aside(tx, space, record, &offer, "not_this_author")?;
                 continue;
             }

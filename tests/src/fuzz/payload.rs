@@ -1,9 +1,11 @@
 //! Payloads on their way through the gate into Automerge: what a member who holds a stream's key can send.
 
+use std::collections::BTreeSet;
+
 use automerge::Change;
 use ebb_core::{
     document::{
-        Admitted, Document, NewChange, Refusal,
+        Admitted, Document, NewChange, Refusal, State, Written,
         gate::{self, CHANGE_BYTES_MAX, COLUMN_ITEMS_MAX, ENVELOPE_ITEMS_MAX},
     },
     record::{Retraction, Value},
@@ -184,8 +186,10 @@ fn admitted(changes: &[([u8; 16], Vec<u8>)]) {
         assert!(document.heads().is_empty() && document.state().value.is_empty());
         return;
     }
+    let mut judged = BTreeSet::new();
     for place in &accepted {
         let (actor, bytes) = &changes[*place];
+        judged.extend(Written::read(bytes).expect("it passed").values);
         let inspected = gate::inspect(bytes).expect("it passed");
         assert_eq!(inspected.actor, *actor, "it is its author's");
         assert!(inspected.items <= COLUMN_ITEMS_MAX && bytes.len() <= CHANGE_BYTES_MAX);
@@ -193,7 +197,11 @@ fn admitted(changes: &[([u8; 16], Vec<u8>)]) {
         assert!(change.len() as u64 <= COLUMN_ITEMS_MAX, "more operations than were counted");
     }
     let state = document.state();
+    let State { value, conflicting, .. } = &state;
+    assert!(judged.contains(value), "what is shown is what no change says that it writes");
+    assert!(conflicting.iter().all(|value| judged.contains(value)), "nor what is in conflict");
     let history = document.history();
+    assert!(history.iter().all(|version| judged.contains(&version.value)), "nor what was shown once");
     assert!(history.len() <= accepted.len());
     let loaded = Document::load(accepted.iter().map(|place| changes[*place].1.as_slice()));
     let loaded = loaded.expect("what was admitted loads");
