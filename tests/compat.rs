@@ -37,6 +37,8 @@ use ebb_tests::ward::{TestDevice, TestServer, assert_no_errors, show_logs};
 mod constructors;
 #[path = "compat/kinds.rs"]
 mod kinds;
+#[path = "compat/parked.rs"]
+mod parked;
 
 const NODE: &str = env!("CARGO_BIN_EXE_ebb-tests-node");
 const SPACE: SpaceId = SpaceId([1; 16]);

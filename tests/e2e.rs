@@ -136,6 +136,8 @@ fn two_devices_of_one_patient_edit_offline_and_converge() {
     phone.replica.resolve(space, &versions[1]).unwrap();
     let again = phone.replica.resolve(space, &versions[0]).unwrap_err();
     assert!(matches!(again, Error::FixInput { .. }), "what was seen stands no more: {again:?}");
+    phone.replica.resolve(space, &phone.replica.record(space, id).unwrap()).unwrap();
+    assert_eq!(phone.replica.history(space, id).unwrap().len(), 4, "one stands: there is nothing to write");
     tablet.replica.retract(space, id, "entered twice").unwrap();
     for device in [phone, &tablet, phone, &ward.clinic] {
         device.sync();

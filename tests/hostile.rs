@@ -18,7 +18,7 @@ use std::{
 use ebb_core::{
     Category, Clock, Config, Delivery, Entry, Error, FileVault, Record, RecordId, Replica, Start, SyncStatus,
     SystemClock, Vault, VaultError,
-    document::Document,
+    document::{Document, gate::CHANGES_PER_AUTHOR_AND_RECORD_MAX},
     keys::{DeviceSecrets, OsEntropy},
     link::ServerAddress,
     record::{Attendance, Band, BandInstrument, Moment, Phase, Thresholds},
@@ -227,6 +227,126 @@ fn a_version_under_anothers_name_counts_nowhere_whenever_it_comes() {
         assert_eq!(aside, (1, 1), "one is set aside, and what builds upon it waits");
     }
     assert_no_errors();
+}
+
+/// A member's device that writes into its own log of the phone's space, and two that read it: one hears each
+/// envelope by itself, one all of them at once.
+struct Forked {
+    ward: Ward,
+    rogue: Rogue,
+    wire: Wire,
+}
+
+impl Forked {
+    fn open() -> Self {
+        let ward = Ward::open();
+        let tablet = ward.phone.second(&ward.root, &ward.server);
+        ward.clinic.sync();
+        tablet.replica.lock();
+        let rogue = Rogue::of(&tablet.dir);
+        let wire = ward.wire(&rogue);
+        Self { ward, rogue, wire }
+    }
+
+    /// Sends envelopes of one record's changes, and gives what both readers make of the record: what it says,
+    /// its versions, and what was set aside.
+    fn send(
+        &mut self,
+        record: [u8; 16],
+        envelopes: &[&[Vec<u8>]],
+    ) -> [(Option<Record>, usize, (u64, u64)); 2] {
+        for changes in envelopes {
+            let payload = payload(&[(record, changes)]);
+            assert!(self.wire.push_one(&self.rogue.write(Category::Wellbeing, &payload)).is_acked());
+            self.ward.phone.sync();
+        }
+        self.ward.clinic.sync();
+        [&self.ward.phone, &self.ward.clinic].map(|reader| {
+            let (space, id) = (self.ward.space, RecordId::from_bytes(record));
+            let versions = reader.replica.history(space, id).map_or(0, |versions| versions.len());
+            let aside = reader.replica.with_engine(|engine| engine.set_aside()).unwrap();
+            (reader.replica.record(space, id).ok(), versions, aside)
+        })
+    }
+}
+
+#[test]
+fn of_two_changes_with_one_number_the_first_counts_however_they_come() {
+    let mut forked = Forked::open();
+    let (rogue, actor) = (&forked.rogue, forked.rogue.actor(Category::Wellbeing));
+    let (document, first) = Document::create(actor, 1, &rogue.value(&craving(1)), "").unwrap();
+    let second = |strength| {
+        let mut document = document.clone();
+        document.edit(actor, 2, Some(&rogue.value(&craving(strength))), None).unwrap().unwrap().bytes
+    };
+    // Whoever has all three at once could take the third for the second, since it need not wait.
+    let [a, b] = [2, 3].map(second);
+    let [one, other] = forked.send([7; 16], &[&[a], &[first.bytes], &[b]]);
+    assert_eq!(one, other);
+    assert_eq!((one.0.unwrap().body, one.1, one.2), (craving(2).body, 2, (0, 1)));
+}
+
+#[test]
+fn what_automerge_cannot_bear_keeps_its_number_however_it_comes() {
+    let mut forked = Forked::open();
+    let (rogue, actor) = (&forked.rogue, forked.rogue.actor(Category::Wellbeing));
+    let (mut document, first) = Document::create(actor, 1, &rogue.value(&craving(1)), "").unwrap();
+    let good = document.edit(actor, 2, Some(&rogue.value(&craving(2))), None).unwrap().unwrap();
+    // At another key, in place of the version.
+    let mut bad = automerge::Change::try_from(good.bytes.as_slice()).unwrap().decode();
+    for operation in &mut bad.operations {
+        operation.key = automerge::legacy::Key::Map("w".into());
+    }
+    let bad = automerge::Change::from(bad).raw_bytes().to_vec();
+    let [one, other] = forked.send([7; 16], &[&[first.bytes], &[bad], &[good.bytes]]);
+    assert_eq!(one, other);
+    assert_eq!((one.0.unwrap().body, one.1, one.2), (craving(1).body, 1, (0, 2)));
+}
+
+#[test]
+fn what_an_author_offers_is_counted_once_however_it_comes() {
+    const ALMOST: usize = CHANGES_PER_AUTHOR_AND_RECORD_MAX as usize - 4;
+    let mut forked = Forked::open();
+    let (rogue, actor) = (&forked.rogue, forked.rogue.actor(Category::Wellbeing));
+    let (mut document, first) = Document::create(actor, 1, &rogue.value(&craving(1)), "").unwrap();
+    let mut good = vec![first.bytes];
+    let edit = |document: &mut Document, value: Option<&[u8]>, note: &str| {
+        document.edit(actor, 2, value, Some(note)).unwrap().unwrap().bytes
+    };
+    let forged = Rogue::value_by(DeviceId([9; 16]), &craving(9));
+    let mut bad = Vec::new();
+    for number in 1..ALMOST + 4 {
+        if number == ALMOST {
+            bad.extend((0..3).map(|bad| edit(&mut document.clone(), Some(&forged), &format!("bad {bad}"))));
+        }
+        good.push(edit(&mut document, None, &number.to_string()));
+    }
+    let (good, more) = good.split_at(ALMOST);
+    let [one, other] = forked.send([7; 16], &[good, &bad, more]);
+    assert_eq!(one, other);
+    assert_eq!((one.0.unwrap().note, one.1, one.2), (ALMOST.to_string(), ALMOST + 1, (0, 6)));
+}
+
+#[test]
+fn anothers_change_is_no_change_of_whoever_offers_it() {
+    let mut forked = Forked::open();
+    let id = forked.ward.phone.replica.log(forked.ward.space, &craving(1)).unwrap();
+    forked.ward.phone.replica.lock();
+    let changes = changes_of(&open_database(&forked.ward.phone.dir), id).unwrap();
+    forked.ward.phone = TestDevice::open(&forked.ward.root, "phone", &forked.ward.server, Start::Found);
+    // The phone has not sent it yet, and would take it for sent.
+    let payload = payload(&[(*id.as_bytes(), &changes)]);
+    assert!(forked.wire.push_one(&forked.rogue.write(Category::Wellbeing, &payload)).is_acked());
+    forked.ward.phone.sync();
+    forked.ward.clinic.sync();
+    for reader in [&forked.ward.phone, &forked.ward.clinic] {
+        assert_eq!(reader.replica.record(forked.ward.space, id).unwrap().body, craving(1).body);
+        assert_eq!(reader.replica.with_engine(|engine| engine.set_aside()).unwrap(), (0, 1));
+    }
+    forked.ward.phone.replica.lock();
+    let db = open_database(&forked.ward.phone.dir);
+    let sealed_by = "SELECT e.author = c.author FROM change c JOIN envelope e ON e.row = c.envelope";
+    assert!(db.query_row(sealed_by, [], |row| row.get::<_, bool>(0)).unwrap(), "in an envelope of its own");
 }
 
 #[test]

@@ -57,14 +57,18 @@ impl fmt::Debug for NewChange {
 pub struct Written {
     /// The SHA-256 by which other changes name it.
     pub hash: [u8; 32],
-    /// The values that it leaves; of an honest one at most one.
-    pub values: Vec<Vec<u8>>,
+    /// The actor that wrote it.
+    pub actor: [u8; 16],
+    /// Its place in the actor's changes to this record, from 1.
+    pub seq: u64,
+    /// The value that it leaves, if it writes one.
+    pub value: Option<Vec<u8>>,
 }
 
-/// Shows the number of values alone: contents stay out of logs.
+/// Shows whether there is a value: contents stay out of logs.
 impl fmt::Debug for Written {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Written({} values)", self.values.len())
+        write!(f, "Written(number {}, a value: {})", self.seq, self.value.is_some())
     }
 }
 
@@ -75,9 +79,9 @@ impl Written {
     ///
     /// Says why no device would apply the change, whatever its ancestors.
     pub fn read(change: &[u8]) -> Result<Self, Refusal> {
-        let (inspected, change) = gate::parse(change)?;
-        let values = contained(|| graph::written_values(&change)).ok_or(Refusal::Malformed)?;
-        Ok(Self { hash: inspected.hash, values })
+        let (Inspected { hash, actor, seq, .. }, change) = gate::parse(change)?;
+        let value = contained(|| graph::written_value(&change)).unwrap_or(Err(Refusal::Malformed))?;
+        Ok(Self { hash, actor, seq, value })
     }
 }
 
@@ -280,6 +284,11 @@ impl Document {
             Version { change, actor, time, value, note, retraction }
         };
         self.graph.causal_order().into_iter().map(version).collect()
+    }
+
+    /// Whether an actor's change with this number is there.
+    pub fn has(&self, actor: &[u8; 16], seq: u64) -> bool {
+        self.graph.has(actor, seq)
     }
 
     /// Lists the changes that no other builds upon, sorted.

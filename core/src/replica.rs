@@ -340,11 +340,12 @@ impl Replica {
         self.with_engine(|engine| engine.conflicts(&space, &record))
     }
 
-    /// Chooses one of [`Replica::conflicts`]; the others stay in the history.
+    /// Chooses one of [`Replica::conflicts`]; the others stay in the history. Where there is no conflict,
+    /// nothing is written.
     ///
     /// # Errors
-    /// [`Error::FixInput`] for a version that does not stand as it was read: another device may have written
-    /// since, and what nobody has seen is not decided upon.
+    /// [`Error::FixInput`] for a version that does not stand as it was read: the record changed since, and what
+    /// nobody has seen is not decided upon.
     pub fn resolve(&self, space: SpaceId, chosen: &Record) -> Result<()> {
         self.changed(|engine| engine.resolve(&space, chosen))
     }

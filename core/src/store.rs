@@ -25,7 +25,11 @@ use crate::{
 };
 
 /// The schema's steps, in order; a database's `user_version` counts those that it has taken.
-const SCHEMA: &[&str] = &[include_str!("store/schema/001.sql"), include_str!("store/schema/002.sql")];
+const SCHEMA: &[&str] = &[
+    include_str!("store/schema/001.sql"),
+    include_str!("store/schema/002.sql"),
+    include_str!("store/schema/003.sql"),
+];
 /// Rises when views are computed differently; those of an older version are rebuilt.
 pub(crate) const PROJECTION_VERSION: u32 = 2;
 /// Pages of cache, negative for KiB: a month's list fits, a cheap phone does not notice.

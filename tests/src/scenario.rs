@@ -182,7 +182,7 @@ impl Scenario {
 }
 
 /// Both phones write a record again before they hear of each other, and somebody chooses: chance alone brings
-/// that once in a hundred scenarios.
+/// that once in two hundred scenarios.
 fn quarrel(random: &mut Random) -> Vec<Step> {
     let at_ms = 60_000 + random.below(120_000) as u64;
     let (pick, chooser) = (small(random), [Who::Phone, Who::Second][random.below(2)]);

@@ -33,8 +33,8 @@ pub const PREDECESSORS_MAX: u64 = 10_000;
 /// about a quarter of a second. The caller sums.
 pub const ENVELOPE_ITEMS_MAX: u64 = 50_000;
 
-/// Most changes of one author to one record: a record stays quick to load. The caller counts along
-/// the author's chain, so that every device decides alike.
+/// Most changes of one author to one record: a record stays quick to load. The caller counts what the author
+/// offers along its chain, whatever becomes of it, so that every device decides alike.
 pub const CHANGES_PER_AUTHOR_AND_RECORD_MAX: u64 = 1_000;
 
 /// Most direct ancestors of a change: four for each of 64 devices that wrote at once.

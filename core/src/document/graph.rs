@@ -1,7 +1,8 @@
 //! How a record's changes descend from one another, and what a change may do to its ancestors.
 //!
 //! A change is held against its ancestors and nothing else, so that every device reaches the same
-//! verdict in whatever order changes arrive.
+//! verdict in whatever order changes arrive. Of an actor's changes with one number a graph takes the first
+//! that fits; who must not be fooled by the order offers it one alone.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -27,6 +28,10 @@ struct Node {
 }
 
 impl Graph {
+    pub(super) fn has(&self, actor: &[u8; 16], seq: u64) -> bool {
+        self.0.values().any(|node| node.actor == *actor && node.seq == seq)
+    }
+
     pub(super) fn contains(&self, hash: &[u8; 32]) -> bool {
         self.0.contains_key(hash)
     }
@@ -39,7 +44,7 @@ impl Graph {
     /// Adds a change whose ancestors are all present, if it follows from them.
     pub(super) fn add(&mut self, inspected: &Inspected, change: &Change) -> Result<(), Refusal> {
         let Inspected { hash, deps, actor, seq, .. } = inspected;
-        if self.0.values().any(|node| node.actor == *actor && node.seq == *seq) {
+        if self.has(actor, *seq) {
             return Err(Refusal::DuplicateSeq);
         }
         let ancestry = self.ancestry(deps);
@@ -131,28 +136,31 @@ fn check_operations(change: &Change, ancestry: &[&Node]) -> Result<(), Refusal> 
             _ => {}
         }
     }
+    written_in(&operations, change)?;
     let first = ancestry.is_empty();
     if first && !(makes_value && makes_note) { Err(Refusal::NotARecord) } else { Ok(()) }
 }
 
-/// The values that a change leaves: each that it puts and does not put another in place of. An honest one
-/// leaves one at most.
-pub(super) fn written_values(change: &Change) -> Vec<Vec<u8>> {
-    let operations = change.decode().operations;
-    let values = || operations.iter().filter(|op| root_key(op) == Some("v"));
-    let replaced: BTreeSet<&OpId> = values().flat_map(|op| op.pred.iter()).collect();
+/// The value that a change leaves, if it writes one.
+///
+/// # Errors
+///
+/// Refuses a change that leaves several: each that it puts in place of no other would stand beside the others.
+pub(super) fn written_value(change: &Change) -> Result<Option<Vec<u8>>, Refusal> {
+    written_in(&change.decode().operations, change)
+}
+
+fn written_in(operations: &[Op], change: &Change) -> Result<Option<Vec<u8>>, Refusal> {
+    let values =
+        || operations.iter().zip(change.start_op().get()..).filter(|(op, _)| root_key(op) == Some("v"));
+    let replaced: BTreeSet<&OpId> = values().flat_map(|(op, _)| op.pred.iter()).collect();
     let own = change.actor_id();
-    let puts = operations.iter().zip(change.start_op().get()..).filter_map(|(op, number)| {
-        match (root_key(op), &op.action) {
-            (Some("v"), OpType::Put(ScalarValue::Bytes(value)))
-                if !replaced.contains(&OpId(number, own.clone())) =>
-            {
-                Some(value.clone())
-            }
-            _ => None,
-        }
+    let mut left = values().filter(|(_, number)| !replaced.contains(&OpId(*number, own.clone())));
+    let value = left.next().and_then(|(op, _)| match &op.action {
+        OpType::Put(ScalarValue::Bytes(value)) => Some(value.clone()),
+        _ => None,
     });
-    puts.collect()
+    if left.next().is_some() { Err(Refusal::NotARecord) } else { Ok(value) }
 }
 
 fn references(op: &Op) -> impl Iterator<Item = &OpId> {

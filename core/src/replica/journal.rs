@@ -137,9 +137,13 @@ impl Engine {
     }
 
     pub(super) fn resolve(&mut self, id: &SpaceId, chosen: &Record) -> Result<()> {
-        let place = self.conflicts(id, &chosen.id)?.iter().position(|version| version == chosen);
+        let versions = self.conflicts(id, &chosen.id)?;
+        let place = versions.iter().position(|version| version == chosen);
         let place =
             place.ok_or_else(|| Error::fix("version", "one that stands now: read the conflicts again"))?;
+        if versions.len() == 1 {
+            return Ok(());
+        }
         let stamp = self.stamp();
         self.rewrite(id, &chosen.id, |document, actor, _| {
             let State { value, conflicting, .. } = document.state();
@@ -242,7 +246,9 @@ impl Engine {
         let author = self.secrets.id();
         self.may_write(self.space(id)?, &view.stream)?;
         // Others count the same, and would set aside what goes beyond.
-        if changes::offered_by(self.store.read(), id, record, &author)? >= CHANGES_PER_AUTHOR_AND_RECORD_MAX {
+        let parked = changes::parked_of(self.store.read(), id, record, &view.stream, &author)?.len() as u64;
+        let counted = changes::of_author(self.store.read(), id, record, &author)?;
+        if counted + parked >= CHANGES_PER_AUTHOR_AND_RECORD_MAX {
             let allowed =
                 format!("one that this device changed less than {CHANGES_PER_AUTHOR_AND_RECORD_MAX} times");
             return Err(Error::fix("record", allowed));

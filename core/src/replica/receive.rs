@@ -1,36 +1,32 @@
 //! What comes in: runs of logs are checked, stored and applied in one transaction with the cursor.
 //!
 //! Two verdicts are kept apart. Signature, roster and chain decide whether an envelope counts at all;
-//! the gate decides, record by record, whether its content is applied or parked. Neither stops the
+//! [`admission`] decides, record by record, whether its content is applied or parked. Neither stops the
 //! cursor: one bad change never keeps the others from arriving.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod admission;
+
+use std::collections::BTreeMap;
 
 use ebb_protocol::{
     envelope::{self, Envelope, Header},
-    id::{DeviceId, Hash, Position, SpaceId, StreamId},
+    id::{Hash, Position, SpaceId, StreamId},
     judge::{self, Admission, JudgedAt},
     verify::{self, Verified},
     wire::{self, Entries, Head, ItemContent, Refusal},
 };
 
-use super::{
-    engine::{Engine, Event, Space},
-    journal::{load, put_view, view_of},
-};
+use self::admission::{Offer, apply};
+use super::engine::{Engine, Event, Space};
 use crate::{
-    document::{
-        self, Admitted, Document, Written,
-        gate::{self, CHANGES_PER_AUTHOR_AND_RECORD_MAX, ENVELOPE_ITEMS_MAX},
-    },
+    document::gate::{self, ENVELOPE_ITEMS_MAX},
     error::{Error, Result},
     keys::EpochKey,
-    record::{Body, Category, RecordId, Value},
+    record::RecordId,
     seal::{self, Payload},
     store::{
         Tx, changes, keyring,
         outbox::{self, ACCEPTED, Accepted, HELD, Place, SEALED},
-        views,
     },
 };
 
@@ -207,14 +203,6 @@ struct Content<'a> {
     offers: BTreeMap<RecordId, Vec<Offer>>,
 }
 
-/// A change that an envelope brought.
-struct Offer {
-    stream: StreamId,
-    author: DeviceId,
-    envelope: i64,
-    bytes: Vec<u8>,
-}
-
 impl<'a> Content<'a> {
     fn new(space: &'a Space) -> Self {
         Self { space, offers: BTreeMap::new() }
@@ -350,153 +338,6 @@ fn open(key: &EpochKey, envelope: &Verified<Envelope>) -> Result<Payload, (&'sta
         }
     }
     Ok(payload)
-}
-
-/// Applies changes to one record: the good ones count, others wait or are set aside.
-fn apply(tx: &Tx<'_>, space: &Space, record: &RecordId, mut offers: Vec<Offer>) -> Result<bool> {
-    for waiting in changes::take_waiting(tx, &space.id, record)? {
-        let changes::Waiting { stream, author, envelope, bytes, .. } = waiting;
-        offers.push(Offer { stream, author, envelope, bytes });
-    }
-    // A record lives in the stream that brought the first good change of it. Whoever names it in another one,
-    // to keep it from those who do not have it yet, brings none.
-    let mut home = views::get(tx, &space.id, record)?.map(|view| view.stream);
-    let mut changed = false;
-    while let Some(first) = offers.first() {
-        let stream = home.unwrap_or(first.stream);
-        let (here, elsewhere) =
-            offers.into_iter().partition(|offer| home.is_some() || offer.stream == stream);
-        offers = elsewhere;
-        if apply_in(tx, space, record, stream, here)? {
-            (home, changed) = (Some(stream), true);
-        }
-    }
-    Ok(changed)
-}
-
-/// The same, of a record that lives in a stream, or would.
-fn apply_in(
-    tx: &Tx<'_>,
-    space: &Space,
-    record: &RecordId,
-    stream: StreamId,
-    offers: Vec<Offer>,
-) -> Result<bool> {
-    let id = &space.id;
-    let stored = changes::of_record(tx, id, record)?;
-    let Some(category) = space.category(&stream) else {
-        return Err(Error::bug("content of a stream without a label was opened"));
-    };
-    let fitting = without_misfits(tx, space, record, (&stream, category), &stored, offers)?;
-    if fitting.is_empty() {
-        return Ok(false);
-    }
-    let before = match stored.is_empty() {
-        true => Document::empty(),
-        false => match load(&stored) {
-            Ok(document) => document,
-            Err(error) => {
-                // What is kept of it makes no document any more. The other records must go on.
-                tracing::warn!(space = %space.id, %record, ?error, "a record does not load: what comes for it is set aside");
-                for offer in &fitting {
-                    set_aside(tx, space, record, offer, "unloadable")?;
-                }
-                return Ok(false);
-            }
-        },
-    };
-    let actor = |offer: &Offer| verify::actor_id(&offer.author, &offer.stream);
-    let Admitted { document, refused } =
-        before.admit_all(fitting.iter().map(|offer| (offer.bytes.as_slice(), actor(offer))));
-    let refused: BTreeMap<usize, document::Refusal> = refused.into_iter().collect();
-    let mut added = BTreeSet::new();
-    for (place, offer) in fitting.iter().enumerate() {
-        let Offer { stream, author, envelope, bytes } = offer;
-        match refused.get(&place) {
-            Some(document::Refusal::Waiting { .. }) => {
-                let hash = gate::inspect(bytes).map_err(Error::bug)?.hash;
-                let (stream, author, envelope, bytes) = (*stream, *author, *envelope, bytes.clone());
-                let waiting = changes::Waiting { hash, stream, author, envelope, bytes };
-                changes::put_waiting(tx, id, record, &waiting)?;
-            }
-            Some(refusal) => set_aside(tx, space, record, offer, refusal.code())?,
-            None => {
-                let hash = gate::inspect(bytes).map_err(Error::bug)?.hash;
-                if added.insert(hash) {
-                    changes::insert(tx, id, record, &hash, author, Some(*envelope), bytes)?;
-                }
-            }
-        }
-    }
-    if added.is_empty() {
-        return Ok(false);
-    }
-    let state = document.state();
-    let author = space.device_of(&state.actor, &stream);
-    put_view(tx, id, &view_of(*record, stream, category, author, &state)?)?;
-    Ok(true)
-}
-
-/// Sets aside what belongs to another stream, what its author may not write and what goes beyond an author's
-/// number of changes, and drops what is there already.
-fn without_misfits(
-    tx: &Tx<'_>,
-    space: &Space,
-    record: &RecordId,
-    (stream, category): (&StreamId, Category),
-    stored: &[changes::ChangeRow],
-    offers: Vec<Offer>,
-) -> Result<Vec<Offer>> {
-    let known: BTreeSet<[u8; 32]> = stored.iter().map(|change| change.hash).collect();
-    let mut counts: BTreeMap<DeviceId, u64> = BTreeMap::new();
-    let mut fitting = Vec::new();
-    for offer in offers {
-        if offer.stream != *stream {
-            set_aside(tx, space, record, &offer, "other_stream")?;
-            continue;
-        }
-        // What is no change at all goes to the gate, which says why.
-        if let Ok(Written { hash, values }) = Written::read(&offer.bytes) {
-            if known.contains(&hash) {
-                changes::link(tx, &space.id, record, &hash, offer.envelope)?;
-                continue;
-            }
-            if !values.iter().all(|value| is_legitimate(space, category, &offer.author, value)) {
-                set_aside(tx, space, record, &offer, "not_this_author")?;
-                continue;
-            }
-        }
-        let count = match counts.get(&offer.author) {
-            Some(count) => *count,
-            None => changes::offered_by(tx, &space.id, record, &offer.author)?,
-        };
-        counts.insert(offer.author, count + 1);
-        if count >= CHANGES_PER_AUTHOR_AND_RECORD_MAX {
-            set_aside(tx, space, record, &offer, "too_many_changes")?;
-            continue;
-        }
-        fitting.push(offer);
-    }
-    Ok(fitting)
-}
-
-/// Whether a version is one that its author may write in this category: it decodes, names its true author,
-/// and is of a kind that belongs here. Kinds of newer versions are taken as they come.
-///
-/// A change is judged by what it says itself and not by what the record shows after it, so that every device
-/// reaches the same verdict, in whatever order changes arrive.
-fn is_legitimate(space: &Space, category: Category, author: &DeviceId, value: &[u8]) -> bool {
-    let Ok(value) = Value::decode(value) else { return false };
-    let belongs = match &value.body {
-        Body::Unknown { .. } => true,
-        body => body.belongs(space.writes_as(author)).contains(&category),
-    };
-    belongs && value.author == author.0
-}
-
-fn set_aside(tx: &Tx<'_>, space: &Space, record: &RecordId, offer: &Offer, code: &str) -> Result<()> {
-    tracing::warn!(space = %space.id, author = %offer.author, code, "a change set aside");
-    Ok(changes::quarantine(tx, &space.id, offer.envelope, record.as_bytes(), code, &offer.bytes)?)
 }
 
 /// The samples at which this device's history agrees with a server's: per stream the highest.

@@ -23,7 +23,6 @@ pub(crate) struct Unsealed {
 /// A change whose ancestors are missing.
 pub(crate) struct Waiting {
     pub(crate) hash: [u8; 32],
-    pub(crate) stream: StreamId,
     pub(crate) author: DeviceId,
     pub(crate) envelope: i64,
     pub(crate) bytes: Vec<u8>,
@@ -118,26 +117,44 @@ pub(crate) fn set_sealed(
     Ok(())
 }
 
-/// How many changes of an author a record was ever offered, whatever became of them.
-pub(crate) fn offered_by(
+/// How many changes of an author a record holds.
+pub(crate) fn of_author(
     db: &Connection,
     space: &SpaceId,
     record: &RecordId,
     author: &DeviceId,
 ) -> SqlResult<u64> {
-    let mut query = db.prepare_cached(
-        "SELECT (SELECT count(*) FROM change WHERE space = ?1 AND record = ?2 AND author = ?3)
-              + (SELECT count(*) FROM waiting WHERE space = ?1 AND record = ?2 AND author = ?3)
-              + (SELECT count(*) FROM quarantine q JOIN envelope e ON e.row = q.envelope
-                 WHERE q.space = ?1 AND q.record = ?2 AND e.author = ?3)",
-    )?;
+    let mut query =
+        db.prepare_cached("SELECT count(*) FROM change WHERE space = ?1 AND record = ?2 AND author = ?3")?;
     query.query_row(params![space.0, record.as_bytes(), author.0], |row| row.get(0))
+}
+
+/// What an author offered to a record in a stream and what does not count, each with the reason: it waits, or
+/// was refused.
+pub(crate) fn parked_of(
+    db: &Connection,
+    space: &SpaceId,
+    record: &RecordId,
+    stream: &StreamId,
+    author: &DeviceId,
+) -> SqlResult<Vec<(String, Vec<u8>)>> {
+    let mut query = db.prepare_cached(
+        "SELECT 'waiting', bytes FROM waiting WHERE space = ?1 AND record = ?2 AND stream = ?3 AND author = ?4
+         UNION ALL
+         SELECT q.reason, q.bytes FROM quarantine q JOIN envelope e ON e.row = q.envelope
+         WHERE q.space = ?1 AND q.record = ?2 AND e.stream = ?3 AND e.author = ?4",
+    )?;
+    let rows = query.query_map(params![space.0, record.as_bytes(), stream.0, author.0], |row| {
+        Ok((row.get(0)?, row.get(1)?))
+    })?;
+    rows.collect()
 }
 
 pub(crate) fn put_waiting(
     tx: &Tx<'_>,
     space: &SpaceId,
     record: &RecordId,
+    stream: &StreamId,
     waiting: &Waiting,
 ) -> SqlResult<()> {
     tx.prepare_cached(
@@ -148,7 +165,7 @@ pub(crate) fn put_waiting(
         space.0,
         record.as_bytes(),
         waiting.hash,
-        waiting.stream.0,
+        stream.0,
         waiting.author.0,
         waiting.envelope,
         waiting.bytes
@@ -156,20 +173,24 @@ pub(crate) fn put_waiting(
     Ok(())
 }
 
-/// Takes out what waits for a record's ancestors: to be offered again, or put back.
-pub(crate) fn take_waiting(tx: &Tx<'_>, space: &SpaceId, record: &RecordId) -> SqlResult<Vec<Waiting>> {
+/// Takes out what waits in a stream for a record's ancestors: to be offered again, or put back.
+pub(crate) fn take_waiting(
+    tx: &Tx<'_>,
+    space: &SpaceId,
+    record: &RecordId,
+    stream: &StreamId,
+) -> SqlResult<Vec<Waiting>> {
     let rows = {
         let mut query = tx.prepare_cached(
-            "DELETE FROM waiting WHERE space = ?1 AND record = ?2
-             RETURNING hash, stream, author, envelope, bytes",
+            "DELETE FROM waiting WHERE space = ?1 AND record = ?2 AND stream = ?3
+             RETURNING hash, author, envelope, bytes",
         )?;
-        let rows = query.query_map(params![space.0, record.as_bytes()], |row| {
+        let rows = query.query_map(params![space.0, record.as_bytes(), stream.0], |row| {
             Ok(Waiting {
                 hash: id(row, 0)?,
-                stream: StreamId(id(row, 1)?),
-                author: DeviceId(id(row, 2)?),
-                envelope: row.get(3)?,
-                bytes: row.get(4)?,
+                author: DeviceId(id(row, 1)?),
+                envelope: row.get(2)?,
+                bytes: row.get(3)?,
             })
         })?;
         rows.collect::<SqlResult<Vec<_>>>()?

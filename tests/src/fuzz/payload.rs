@@ -189,7 +189,7 @@ fn admitted(changes: &[([u8; 16], Vec<u8>)]) {
     let mut judged = BTreeSet::new();
     for place in &accepted {
         let (actor, bytes) = &changes[*place];
-        judged.extend(Written::read(bytes).expect("it passed").values);
+        judged.extend(Written::read(bytes).expect("it passed").value);
         let inspected = gate::inspect(bytes).expect("it passed");
         assert_eq!(inspected.actor, *actor, "it is its author's");
         assert!(inspected.items <= COLUMN_ITEMS_MAX && bytes.len() <= CHANGE_BYTES_MAX);
