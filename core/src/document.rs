@@ -28,7 +28,7 @@ use automerge::{
 };
 
 pub use self::gate::Refusal;
-use self::gate::{Inspected, contained};
+use self::gate::{CHANGES_PER_AUTHOR_AND_RECORD_MAX, Inspected, contained};
 use self::graph::Graph;
 
 /// Counts how often Automerge was called upon since the process began; reading lists never does.
@@ -80,6 +80,9 @@ impl Written {
     /// Says why no device would apply the change, whatever its ancestors.
     pub fn read(change: &[u8]) -> Result<Self, Refusal> {
         let (Inspected { hash, actor, seq, .. }, change) = gate::parse(change)?;
+        if seq > CHANGES_PER_AUTHOR_AND_RECORD_MAX {
+            return Err(Refusal::Inconsistent);
+        }
         let value = contained(|| graph::written_value(&change)).unwrap_or(Err(Refusal::Malformed))?;
         Ok(Self { hash, actor, seq, value })
     }

@@ -1,5 +1,7 @@
 //! A database that holds what does not count: a change that waits for its ancestor, and one that was refused.
 
+use std::path::Path;
+
 use ebb_core::{Category, Config, Start, document::Document};
 use ebb_tests::{
     rogue::{Rogue, Wire, payload},
@@ -31,9 +33,19 @@ fn a_database_with_parked_changes_is_read() {
         std::fs::remove_file(phone.dir.join("replica/ebb.lock")).expect("ours");
         copy_all(&phone.dir, &files);
     }
+    reads(&files);
+}
+
+/// Of a schema in which what was refused kept its bytes: its envelopes are looked at again.
+#[test]
+fn a_database_with_changes_parked_by_schema_2_is_read() {
+    reads(&fixtures().join("phone-with-parked-2"));
+}
+
+fn reads(files: &Path) {
     let root = tempfile::tempdir().expect("a temporary folder");
     let dir = root.path().join("phone");
-    copy_all(&files, &dir);
+    copy_all(files, &dir);
     let phone = TestDevice::open_with(&dir, Config::new(dir.join("replica")));
     assert_eq!(phone.records(phone.replica.own().expect("a patient's")).len(), 1);
     let aside = phone.replica.with_engine(|engine| engine.set_aside()).expect("reads");

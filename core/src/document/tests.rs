@@ -351,6 +351,13 @@ fn a_change_tells_the_one_value_that_it_leaves() {
     let forged = Change::from(forged).raw_bytes().to_vec();
     assert_eq!(base.admit(&forged, CAT).map(drop), Err(Refusal::NotARecord));
     assert_eq!(Written::read(&forged).map(drop), Err(Refusal::NotARecord));
+
+    for seq in [CHANGES_PER_AUTHOR_AND_RECORD_MAX + 1, u64::MAX] {
+        let mut forged = Change::try_from(&both[..]).unwrap().decode();
+        forged.seq = seq;
+        let forged = Change::from(forged).raw_bytes().to_vec();
+        assert_eq!(Written::read(&forged).map(drop), Err(Refusal::Inconsistent), "more than there may be");
+    }
 }
 
 /// Changes a few bytes of a change, and makes length and checksum right again.

@@ -246,11 +246,10 @@ impl Engine {
         let author = self.secrets.id();
         self.may_write(self.space(id)?, &view.stream)?;
         // Others count the same, and would set aside what goes beyond.
-        let parked = changes::parked_of(self.store.read(), id, record, &view.stream, &author)?.len() as u64;
-        let counted = changes::of_author(self.store.read(), id, record, &author)?;
-        if counted + parked >= CHANGES_PER_AUTHOR_AND_RECORD_MAX {
-            let allowed =
-                format!("one that this device changed less than {CHANGES_PER_AUTHOR_AND_RECORD_MAX} times");
+        let of = changes::Origin { space: id, record, stream: &view.stream, author: &author };
+        let max = CHANGES_PER_AUTHOR_AND_RECORD_MAX;
+        if changes::offered(self.store.read(), of, max)? >= max {
+            let allowed = format!("one that this device changed less than {max} times");
             return Err(Error::fix("record", allowed));
         }
         let category = category_of(&view)?;

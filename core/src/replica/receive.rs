@@ -6,7 +6,7 @@
 
 mod admission;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use ebb_protocol::{
     envelope::{self, Envelope, Header},
@@ -29,6 +29,10 @@ use crate::{
         outbox::{self, ACCEPTED, Accepted, HELD, Place, SEALED},
     },
 };
+
+/// Inflated content that is gathered before it is applied, and envelopes that are looked at again at once: a
+/// thousand of a kilobyte may each inflate to a megabyte.
+const CONTENT_BYTES_MAX: usize = 4 << 20;
 
 /// What became of an envelope's signature, roster and chain.
 enum Standing {
@@ -114,25 +118,26 @@ impl Engine {
 
     /// Looks again at envelopes that waited for a roster entry or a key.
     pub(super) fn look_again(&mut self, id: &SpaceId) -> Result<()> {
-        let Some(space) = self.spaces.get(id) else { return Ok(()) };
-        let undecided = outbox::undecided(self.store.read(), id)?;
-        if undecided.is_empty() {
-            return Ok(());
-        }
-        let touched = self.store.write(|tx| {
-            let mut work = Content::new(space);
-            for (stored, verdict) in undecided {
-                let Ok(envelope) = Envelope::parse(stored.bytes) else { continue };
-                let standing =
-                    if verdict == HELD { stand(tx, space, envelope)? } else { verified(space, envelope) };
-                work.decide(tx, standing, Some(stored.row), None)?;
+        let mut behind = 0;
+        loop {
+            let Some(space) = self.spaces.get(id) else { return Ok(()) };
+            let undecided = outbox::undecided(self.store.read(), id, behind, CONTENT_BYTES_MAX)?;
+            let Some((last, _)) = undecided.last() else { return Ok(()) };
+            behind = last.row;
+            let touched = self.store.write(|tx| {
+                let mut work = Content::new(space);
+                for (stored, verdict) in undecided {
+                    let Ok(envelope) = Envelope::parse(stored.bytes) else { continue };
+                    let standing =
+                        if verdict == HELD { stand(tx, space, envelope)? } else { verified(space, envelope) };
+                    work.decide(tx, standing, Some(stored.row), None)?;
+                }
+                work.finish(tx)
+            })?;
+            if !touched.is_empty() {
+                self.records_changed(*id, touched);
             }
-            work.finish(tx)
-        })?;
-        if !touched.is_empty() {
-            self.records_changed(*id, touched);
         }
-        Ok(())
     }
 
     /// Tries set-aside content again, once per version of this library: a newer one may take what an
@@ -144,19 +149,7 @@ impl Engine {
             return Ok(());
         }
         for id in self.spaces() {
-            let space = self.spaces.get(&id).ok_or_else(|| Error::bug("a space is gone"))?;
-            let touched = self.store.write(|tx| {
-                let mut work = Content::new(space);
-                for row in changes::take_quarantine(tx, &id)? {
-                    let changes::Quarantined { stream, author, envelope, record, bytes } = row;
-                    work.offer(record, Offer { stream, author, envelope, bytes });
-                }
-                outbox::seal_quarantined(tx, &id)?;
-                work.finish(tx)
-            })?;
-            if !touched.is_empty() {
-                self.records_changed(id, touched);
-            }
+            self.store.write(|tx| Ok(changes::release_quarantine(tx, &id)?))?;
             self.look_again(&id)?;
         }
         self.store.write(|tx| Ok(keyring::set_meta(tx, "quarantine_tried_by", VERSION)?))
@@ -197,15 +190,18 @@ fn code(reason: Refusal) -> &'static str {
     }
 }
 
-/// The content of envelopes that count, gathered record by record and applied together.
+/// The content of envelopes that count, gathered record by record and applied together: all of a run, or as much
+/// of it as a phone should hold at once.
 struct Content<'a> {
     space: &'a Space,
     offers: BTreeMap<RecordId, Vec<Offer>>,
+    bytes: usize,
+    touched: BTreeSet<RecordId>,
 }
 
 impl<'a> Content<'a> {
     fn new(space: &'a Space) -> Self {
-        Self { space, offers: BTreeMap::new() }
+        Self { space, offers: BTreeMap::new(), bytes: 0, touched: BTreeSet::new() }
     }
 
     /// Judges and stores an envelope that was not known before.
@@ -293,48 +289,55 @@ impl<'a> Content<'a> {
                     let id = RecordId::from_bytes(record.record);
                     for bytes in record.changes {
                         let Header { stream, author, .. } = header;
-                        self.offer(id, Offer { stream, author, envelope: row, bytes });
+                        self.bytes += bytes.len();
+                        self.offers.entry(id).or_default().push(Offer {
+                            stream,
+                            author,
+                            envelope: row,
+                            bytes,
+                        });
                     }
                 }
-                Ok(())
+                if self.bytes > CONTENT_BYTES_MAX { self.apply(tx) } else { Ok(()) }
             }
-            Err((code, bytes)) => {
+            Err(code) => {
                 tracing::warn!(space = %self.space.id, author = %header.author, code, "content set aside");
-                Ok(changes::quarantine(tx, &self.space.id, row, &[0; 16], code, &bytes)?)
+                let Header { space, stream, author, .. } = header;
+                let record = &RecordId::from_bytes([0; 16]);
+                let of = changes::Origin { space: &space, record, stream: &stream, author: &author };
+                Ok(changes::quarantine(tx, of, (&envelope.hash().0, None), row, code)?)
             }
         }
     }
 
-    fn offer(&mut self, record: RecordId, offer: Offer) {
-        self.offers.entry(record).or_default().push(offer);
-    }
-
-    /// Applies what was offered, record by record, and says which records changed.
-    fn finish(self, tx: &Tx<'_>) -> Result<Vec<RecordId>> {
-        let Self { space, offers } = self;
-        let mut touched = Vec::new();
-        for (record, offers) in offers {
-            if apply(tx, space, &record, offers)? {
-                touched.push(record);
+    /// Applies what was gathered so far, record by record.
+    fn apply(&mut self, tx: &Tx<'_>) -> Result<()> {
+        self.bytes = 0;
+        for (record, offers) in std::mem::take(&mut self.offers) {
+            if apply(tx, self.space, &record, offers)? {
+                self.touched.insert(record);
             }
         }
-        Ok(touched)
+        Ok(())
+    }
+
+    /// Applies the rest, and says which records changed.
+    fn finish(mut self, tx: &Tx<'_>) -> Result<Vec<RecordId>> {
+        self.apply(tx)?;
+        Ok(self.touched.into_iter().collect())
     }
 }
 
-/// Opens an envelope whose standing is in order; what fails comes back with its code and bytes.
-fn open(key: &EpochKey, envelope: &Verified<Envelope>) -> Result<Payload, (&'static str, Vec<u8>)> {
-    let plain = match seal::open(key, envelope) {
-        Ok(plain) => plain,
-        Err(error) => return Err((error.code(), Vec::new())),
-    };
-    let payload = Payload::unpack(&plain).map_err(|error| (error.code(), plain.clone()))?;
+/// Opens an envelope whose standing is in order, or says why its content does not count.
+fn open(key: &EpochKey, envelope: &Verified<Envelope>) -> Result<Payload, &'static str> {
+    let plain = seal::open(key, envelope).map_err(|error| error.code())?;
+    let payload = Payload::unpack(&plain).map_err(|error| error.code())?;
     let mut items = 0_u64;
     for bytes in payload.records.iter().flat_map(|record| &record.changes) {
         // What the gate refuses on its own is refused there, change by change.
         items += gate::weigh(bytes);
         if items > ENVELOPE_ITEMS_MAX {
-            return Err(("too_many_items", plain));
+            return Err("too_many_items");
         }
     }
     Ok(payload)

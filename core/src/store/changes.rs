@@ -23,6 +23,7 @@ pub(crate) struct Unsealed {
 /// A change whose ancestors are missing.
 pub(crate) struct Waiting {
     pub(crate) hash: [u8; 32],
+    pub(crate) seq: u64,
     pub(crate) author: DeviceId,
     pub(crate) envelope: i64,
     pub(crate) bytes: Vec<u8>,
@@ -117,35 +118,38 @@ pub(crate) fn set_sealed(
     Ok(())
 }
 
-/// How many changes of an author a record holds.
-pub(crate) fn of_author(
-    db: &Connection,
-    space: &SpaceId,
-    record: &RecordId,
-    author: &DeviceId,
-) -> SqlResult<u64> {
-    let mut query =
-        db.prepare_cached("SELECT count(*) FROM change WHERE space = ?1 AND record = ?2 AND author = ?3")?;
-    query.query_row(params![space.0, record.as_bytes(), author.0], |row| row.get(0))
+/// Where an author's changes to a record come from.
+#[derive(Clone, Copy)]
+pub(crate) struct Origin<'a> {
+    pub(crate) space: &'a SpaceId,
+    pub(crate) record: &'a RecordId,
+    pub(crate) stream: &'a StreamId,
+    pub(crate) author: &'a DeviceId,
 }
 
-/// What an author offered to a record in a stream and what does not count, each with the reason: it waits, or
-/// was refused.
-pub(crate) fn parked_of(
-    db: &Connection,
-    space: &SpaceId,
-    record: &RecordId,
-    stream: &StreamId,
-    author: &DeviceId,
-) -> SqlResult<Vec<(String, Vec<u8>)>> {
+/// How many changes came from there, whatever became of them; from `max` on, at least `max`.
+pub(crate) fn offered(db: &Connection, of: Origin<'_>, max: u64) -> SqlResult<u64> {
     let mut query = db.prepare_cached(
-        "SELECT 'waiting', bytes FROM waiting WHERE space = ?1 AND record = ?2 AND stream = ?3 AND author = ?4
-         UNION ALL
-         SELECT q.reason, q.bytes FROM quarantine q JOIN envelope e ON e.row = q.envelope
-         WHERE q.space = ?1 AND q.record = ?2 AND e.stream = ?3 AND e.author = ?4",
+        "SELECT (SELECT count(*) FROM change WHERE space = ?1 AND record = ?2 AND author = ?4)
+              + (SELECT count(*) FROM (SELECT 1 FROM waiting
+                 WHERE space = ?1 AND record = ?2 AND stream = ?3 AND author = ?4 LIMIT ?5))
+              + (SELECT count(*) FROM (SELECT 1 FROM quarantine
+                 WHERE space = ?1 AND record = ?2 AND stream = ?3 AND author = ?4 LIMIT ?5))",
     )?;
+    let Origin { space, record, stream, author } = of;
+    query.query_row(params![space.0, record.as_bytes(), stream.0, author.0, max], |row| row.get(0))
+}
+
+/// What came from there and does not count: each by its name, and the place that it keeps, if it keeps one.
+pub(crate) fn parked(db: &Connection, of: Origin<'_>) -> SqlResult<Vec<([u8; 32], Option<u64>)>> {
+    let mut query = db.prepare_cached(
+        "SELECT name, seq FROM waiting WHERE space = ?1 AND record = ?2 AND stream = ?3 AND author = ?4
+         UNION ALL
+         SELECT name, seq FROM quarantine WHERE space = ?1 AND record = ?2 AND stream = ?3 AND author = ?4",
+    )?;
+    let Origin { space, record, stream, author } = of;
     let rows = query.query_map(params![space.0, record.as_bytes(), stream.0, author.0], |row| {
-        Ok((row.get(0)?, row.get(1)?))
+        Ok((id(row, 0)?, row.get(1)?))
     })?;
     rows.collect()
 }
@@ -158,15 +162,16 @@ pub(crate) fn put_waiting(
     waiting: &Waiting,
 ) -> SqlResult<()> {
     tx.prepare_cached(
-        "INSERT OR IGNORE INTO waiting (space, record, hash, stream, author, envelope, bytes)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+        "INSERT OR IGNORE INTO waiting (space, record, stream, author, name, seq, envelope, bytes)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
     )?
     .execute(params![
         space.0,
         record.as_bytes(),
-        waiting.hash,
         stream.0,
         waiting.author.0,
+        waiting.hash,
+        waiting.seq,
         waiting.envelope,
         waiting.bytes
     ])?;
@@ -183,69 +188,49 @@ pub(crate) fn take_waiting(
     let rows = {
         let mut query = tx.prepare_cached(
             "DELETE FROM waiting WHERE space = ?1 AND record = ?2 AND stream = ?3
-             RETURNING hash, author, envelope, bytes",
+             RETURNING author, name, seq, envelope, bytes",
         )?;
         let rows = query.query_map(params![space.0, record.as_bytes(), stream.0], |row| {
             Ok(Waiting {
-                hash: id(row, 0)?,
-                author: DeviceId(id(row, 1)?),
-                envelope: row.get(2)?,
-                bytes: row.get(3)?,
-            })
-        })?;
-        rows.collect::<SqlResult<Vec<_>>>()?
-    };
-    Ok(rows)
-}
-
-/// Parks content that the gate refused. `record` of zeros stands for an envelope's whole payload.
-pub(crate) fn quarantine(
-    tx: &Tx<'_>,
-    space: &SpaceId,
-    envelope: i64,
-    record: &[u8; 16],
-    reason: &str,
-    bytes: &[u8],
-) -> SqlResult<()> {
-    tx.prepare_cached(
-        "INSERT INTO quarantine (space, envelope, record, n, reason, bytes)
-         VALUES (?1, ?2, ?3, (SELECT coalesce(max(n), 0) + 1 FROM quarantine
-                              WHERE space = ?1 AND envelope = ?2 AND record = ?3), ?4, ?5)",
-    )?
-    .execute(params![space.0, envelope, record, reason, bytes])?;
-    Ok(())
-}
-
-/// Content in quarantine: one change of a record.
-pub(crate) struct Quarantined {
-    pub(crate) stream: StreamId,
-    pub(crate) author: DeviceId,
-    pub(crate) envelope: i64,
-    pub(crate) record: RecordId,
-    pub(crate) bytes: Vec<u8>,
-}
-
-/// Takes out the changes that the gate refused, to be offered again or put back.
-pub(crate) fn take_quarantine(tx: &Tx<'_>, space: &SpaceId) -> SqlResult<Vec<Quarantined>> {
-    let rows = {
-        let mut query = tx.prepare_cached(
-            "SELECT e.stream, e.author, q.envelope, q.record, q.bytes
-             FROM quarantine q JOIN envelope e ON e.row = q.envelope
-             WHERE q.space = ?1 AND q.record <> ?2 ORDER BY q.envelope, q.record, q.n",
-        )?;
-        let rows = query.query_map(params![space.0, [0_u8; 16]], |row| {
-            Ok(Quarantined {
-                stream: StreamId(id(row, 0)?),
-                author: DeviceId(id(row, 1)?),
-                envelope: row.get(2)?,
-                record: RecordId::from_bytes(id(row, 3)?),
+                author: DeviceId(id(row, 0)?),
+                hash: id(row, 1)?,
+                seq: row.get(2)?,
+                envelope: row.get(3)?,
                 bytes: row.get(4)?,
             })
         })?;
         rows.collect::<SqlResult<Vec<_>>>()?
     };
-    tx.execute("DELETE FROM quarantine WHERE space = ?1 AND record <> ?2", params![space.0, [0_u8; 16]])?;
     Ok(rows)
+}
+
+/// Notes that the gate refused content: a change by its name with the place that it keeps, if it keeps one; a
+/// record of zeros stands for an envelope's whole payload.
+pub(crate) fn quarantine(
+    tx: &Tx<'_>,
+    of: Origin<'_>,
+    (name, seq): (&[u8; 32], Option<u64>),
+    envelope: i64,
+    reason: &str,
+) -> SqlResult<()> {
+    let Origin { space, record, stream, author } = of;
+    tx.prepare_cached(
+        "INSERT OR IGNORE INTO quarantine (space, record, stream, author, name, seq, envelope, reason)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+    )?
+    .execute(params![space.0, record.as_bytes(), stream.0, author.0, name, seq, envelope, reason])?;
+    Ok(())
+}
+
+/// Forgets what the gate refused, so that the envelopes that brought it are looked at again.
+pub(crate) fn release_quarantine(tx: &Tx<'_>, space: &SpaceId) -> SqlResult<()> {
+    tx.execute(
+        "UPDATE envelope SET verdict = 'sealed'
+         WHERE verdict = 'accepted' AND row IN (SELECT envelope FROM quarantine WHERE space = ?1)",
+        [space.0],
+    )?;
+    tx.execute("DELETE FROM quarantine WHERE space = ?1", [space.0])?;
+    Ok(())
 }
 
 /// How many changes wait for ancestors, and how many the gate refused, over all spaces.

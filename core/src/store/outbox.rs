@@ -150,17 +150,6 @@ pub(crate) fn vacate(tx: &Tx<'_>, space: &SpaceId, stream: &StreamId, position: 
     Ok(())
 }
 
-/// Puts envelopes whose whole payload is in quarantine back among those that are to be looked at again.
-pub(crate) fn seal_quarantined(tx: &Tx<'_>, space: &SpaceId) -> SqlResult<()> {
-    tx.execute(
-        "UPDATE envelope SET verdict = 'sealed' WHERE row IN (
-             SELECT envelope FROM quarantine WHERE space = ?1 AND record = ?2)",
-        params![space.0, [0_u8; 16]],
-    )?;
-    tx.execute("DELETE FROM quarantine WHERE space = ?1 AND record = ?2", params![space.0, [0_u8; 16]])?;
-    Ok(())
-}
-
 /// This device's newest envelope in each stream that the server is taken to have.
 pub(crate) fn newest_placed(
     db: &Connection,
@@ -262,13 +251,29 @@ pub(crate) fn count(db: &Connection, space: &SpaceId) -> SqlResult<u64> {
     query.query_row([space.0], |row| row.get(0))
 }
 
-/// Envelopes whose content could not be looked at yet, in the order of the log.
-pub(crate) fn undecided(db: &Connection, space: &SpaceId) -> SqlResult<Vec<(Stored, String)>> {
+/// Envelopes behind a row whose content could not be looked at yet, as they arrived, which is the order of every
+/// author's chain. As many as `bytes_max` holds, one at least.
+pub(crate) fn undecided(
+    db: &Connection,
+    space: &SpaceId,
+    behind: i64,
+    bytes_max: usize,
+) -> SqlResult<Vec<(Stored, String)>> {
     let mut query = db.prepare_cached(
         "SELECT row, stream, author, seq, hash, was_placed, bytes, verdict FROM envelope
-         WHERE space = ?1 AND verdict IN ('held', 'sealed') ORDER BY stream, position",
+         WHERE space = ?1 AND verdict IN ('held', 'sealed') AND row > ?2 ORDER BY row",
     )?;
-    query.query_map([space.0], |row| Ok((stored(row)?, row.get(7)?)))?.collect()
+    let mut rows = query.query(params![space.0, behind])?;
+    let (mut undecided, mut bytes) = (Vec::new(), 0);
+    while let Some(row) = rows.next()? {
+        let envelope = stored(row)?;
+        bytes += envelope.bytes.len();
+        if bytes > bytes_max && !undecided.is_empty() {
+            break;
+        }
+        undecided.push((envelope, row.get(7)?));
+    }
+    Ok(undecided)
 }
 
 fn stored(row: &Row<'_>) -> SqlResult<Stored> {

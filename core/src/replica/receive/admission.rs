@@ -3,7 +3,8 @@
 //! A record must become the same on every device, so no verdict may hang on how envelopes were grouped, or on
 //! what this device wrote before they came. First a change is judged by what it says itself. Then the first of
 //! an actor's changes with a number keeps that number, whatever becomes of it: everywhere an author's changes
-//! come in the order of its chain. The gate holds the rest against their ancestors alone.
+//! come in the order of the log. The gate holds the rest against their ancestors, and against what Automerge can
+//! bear.
 
 use std::collections::{BTreeMap, BTreeSet, btree_map};
 
@@ -35,6 +36,12 @@ impl Offer {
     fn actor(&self) -> [u8; 16] {
         verify::actor_id(&self.author, &self.stream)
     }
+
+    /// Reads the change. Whoever offers another's, an honest one or not, offers none.
+    fn read(&self) -> std::result::Result<Written, Refusal> {
+        let written = Written::read(&self.bytes)?;
+        if written.actor == self.actor() { Ok(written) } else { Err(Refusal::WrongActor) }
+    }
 }
 
 /// Applies changes to one record: the good ones count, others wait or are set aside. Says whether any counts.
@@ -51,15 +58,15 @@ pub(super) fn apply(tx: &Tx<'_>, space: &Space, record: &RecordId, mut offers: V
         let Some(category) = space.category(&stream) else {
             return Err(Error::bug("content of a stream without a label was opened"));
         };
-        if (Place { tx, space, record, stream, category }).apply(here)? {
+        if (Home { tx, space, record, stream, category }).apply(here)? {
             (home, changed) = (Some(stream), true);
         }
     }
     Ok(changed)
 }
 
-/// A record in the stream where it lives, or would.
-struct Place<'a> {
+/// The stream where a record lives, or would.
+struct Home<'a> {
     tx: &'a Tx<'a>,
     space: &'a Space,
     record: &'a RecordId,
@@ -67,7 +74,7 @@ struct Place<'a> {
     category: Category,
 }
 
-impl Place<'_> {
+impl Home<'_> {
     fn apply(&self, offers: Vec<Offer>) -> Result<bool> {
         let Self { tx, space, record, stream, category } = self;
         let id = &space.id;
@@ -84,34 +91,36 @@ impl Place<'_> {
                 Err(error) => {
                     // What is kept of it makes no document any more. The other records must go on.
                     tracing::warn!(space = %space.id, %record, ?error, "a record does not load: what comes for it is set aside");
-                    fresh.iter().try_for_each(|(offer, _)| self.set_aside(offer, "unloadable"))?;
+                    for (offer, written) in &fresh {
+                        self.set_aside(offer, (&written.hash, Some(written.seq)), "unloadable")?;
+                    }
                     return Ok(false);
                 }
             },
         };
         let mut fitting = Vec::new();
-        for (offer, written) in fresh {
+        for (offer, Written { hash, actor, seq, .. }) in fresh {
             let past = pasts.get_mut(&offer.author);
-            let is_first = past.is_some_and(|past: &mut Past| past.numbers.insert(written.seq));
-            if is_first && !before.has(&written.actor, written.seq) {
-                fitting.push((offer, written.hash));
+            let is_first = past.is_some_and(|past: &mut Past| past.numbers.insert(seq));
+            if is_first && !before.has(&actor, seq) {
+                fitting.push((offer, hash, seq));
             } else {
-                self.set_aside(&offer, Refusal::DuplicateSeq.code())?;
+                self.set_aside(&offer, (&hash, None), Refusal::DuplicateSeq.code())?;
             }
         }
         if fitting.is_empty() {
             return Ok(false);
         }
-        for changes::Waiting { hash, author, envelope, bytes } in
+        for changes::Waiting { hash, seq, author, envelope, bytes } in
             changes::take_waiting(tx, id, record, stream)?
         {
-            fitting.push((Offer { stream: *stream, author, envelope, bytes }, hash));
+            fitting.push((Offer { stream: *stream, author, envelope, bytes }, hash, seq));
         }
         let Admitted { document, refused } =
-            before.admit_all(fitting.iter().map(|(offer, _)| (offer.bytes.as_slice(), offer.actor())));
+            before.admit_all(fitting.iter().map(|(offer, ..)| (offer.bytes.as_slice(), offer.actor())));
         let refused: BTreeMap<usize, Refusal> = refused.into_iter().collect();
         let mut changed = false;
-        for (place, (offer, hash)) in fitting.into_iter().enumerate() {
+        for (place, (offer, hash, seq)) in fitting.into_iter().enumerate() {
             match refused.get(&place) {
                 None => {
                     changes::insert(
@@ -127,10 +136,10 @@ impl Place<'_> {
                 }
                 Some(Refusal::Waiting { .. }) => {
                     let Offer { author, envelope, bytes, .. } = offer;
-                    let waiting = changes::Waiting { hash, author, envelope, bytes };
+                    let waiting = changes::Waiting { hash, seq, author, envelope, bytes };
                     changes::put_waiting(tx, id, record, stream, &waiting)?;
                 }
-                Some(refusal) => self.set_aside(&offer, refusal.code())?,
+                Some(refusal) => self.set_aside(&offer, (&hash, Some(seq)), refusal.code())?,
             }
         }
         if changed {
@@ -151,36 +160,39 @@ impl Place<'_> {
         let known: BTreeSet<[u8; 32]> = stored.iter().map(|change| change.hash).collect();
         let mut fresh = Vec::new();
         for offer in offers {
+            let written = offer.read();
+            let name = match &written {
+                Ok(Written { hash, .. }) => *hash,
+                Err(_) => verify::sha256(&[&offer.bytes]).0,
+            };
             if offer.stream != self.stream {
-                self.set_aside(&offer, "other_stream")?;
+                self.set_aside(&offer, (&name, None), "other_stream")?;
                 continue;
             }
-            let written = read(&offer.bytes, offer.actor());
-            if let Ok(Written { hash, .. }) = &written
-                && known.contains(hash)
-            {
-                changes::link(self.tx, &self.space.id, self.record, hash, offer.envelope)?;
+            if known.contains(&name) {
+                changes::link(self.tx, &self.space.id, self.record, &name, offer.envelope)?;
                 continue;
             }
             let past = match pasts.entry(offer.author) {
                 btree_map::Entry::Occupied(past) => past.into_mut(),
                 btree_map::Entry::Vacant(place) => place.insert(self.past_of(&offer.author)?),
             };
-            if !past.seen.insert(name_of(&written, &offer.bytes)) {
+            if !past.names.insert(name) {
                 continue;
             }
             past.offered += 1;
-            if past.offered > CHANGES_PER_AUTHOR_AND_RECORD_MAX {
-                self.set_aside(&offer, "too_many_changes")?;
-                continue;
-            }
-            match written {
+            let refused = match written {
+                _ if past.offered > CHANGES_PER_AUTHOR_AND_RECORD_MAX => "too_many_changes",
                 Ok(Written { value: Some(value), .. }) if !self.is_legitimate(&offer.author, &value) => {
-                    self.set_aside(&offer, NOT_THIS_AUTHOR)?;
+                    "not_this_author"
                 }
-                Ok(written) => fresh.push((offer, written)),
-                Err(refusal) => self.set_aside(&offer, refusal.code())?,
-            }
+                Ok(written) => {
+                    fresh.push((offer, written));
+                    continue;
+                }
+                Err(refusal) => refusal.code(),
+            };
+            self.set_aside(&offer, (&name, None), refused)?;
         }
         Ok(fresh)
     }
@@ -197,49 +209,36 @@ impl Place<'_> {
     }
 
     fn past_of(&self, author: &DeviceId) -> Result<Past> {
-        let Self { tx, space, record, stream, .. } = self;
-        let actor = verify::actor_id(author, stream);
-        let offered = changes::of_author(tx, &space.id, record, author)?;
-        let mut past = Past { offered, seen: BTreeSet::new(), numbers: BTreeSet::new() };
-        for (reason, bytes) in changes::parked_of(tx, &space.id, record, stream, author)? {
-            let written = read(&bytes, actor);
-            past.offered += 1;
-            past.seen.insert(name_of(&written, &bytes));
-            let keeps_its_number =
-                ![NOT_THIS_AUTHOR, Refusal::DuplicateSeq.code()].contains(&reason.as_str());
-            if let Ok(Written { seq, .. }) = written
-                && keeps_its_number
-            {
-                past.numbers.insert(seq);
+        let of = self.origin(&self.stream, author);
+        let offered = changes::offered(self.tx, of, CHANGES_PER_AUTHOR_AND_RECORD_MAX)?;
+        let mut past = Past { offered, names: BTreeSet::new(), numbers: BTreeSet::new() };
+        if offered < CHANGES_PER_AUTHOR_AND_RECORD_MAX {
+            for (name, number) in changes::parked(self.tx, of)? {
+                past.names.insert(name);
+                past.numbers.extend(number);
             }
         }
         Ok(past)
     }
 
-    fn set_aside(&self, offer: &Offer, code: &str) -> Result<()> {
-        let Self { tx, space, record, .. } = self;
-        tracing::warn!(space = %space.id, author = %offer.author, code, "a change set aside");
-        Ok(changes::quarantine(tx, &space.id, offer.envelope, record.as_bytes(), code, &offer.bytes)?)
+    /// Notes that a change does not count, by its name; `number` is its place in its author's changes where it
+    /// keeps that from others.
+    fn set_aside(&self, offer: &Offer, (name, number): (&[u8; 32], Option<u64>), code: &str) -> Result<()> {
+        tracing::warn!(space = %self.space.id, author = %offer.author, code, "a change set aside");
+        let of = self.origin(&offer.stream, &offer.author);
+        Ok(changes::quarantine(self.tx, of, (name, number), offer.envelope, code)?)
+    }
+
+    fn origin<'b>(&'b self, stream: &'b StreamId, author: &'b DeviceId) -> changes::Origin<'b> {
+        changes::Origin { space: &self.space.id, record: self.record, stream, author }
     }
 }
 
-const NOT_THIS_AUTHOR: &str = "not_this_author";
-
-/// What an author offered to a record so far, and the numbers of those that wait or were refused for what they
-/// build upon. What is refused for what it says itself is refused everywhere, and keeps no number from others.
+/// What an author offered to a record so far: how much, the names of what is parked, and the numbers of what waits
+/// or was refused for what it builds upon. What is refused for what it says itself is refused everywhere, and
+/// keeps no number from others.
 struct Past {
     offered: u64,
-    seen: BTreeSet<[u8; 32]>,
+    names: BTreeSet<[u8; 32]>,
     numbers: BTreeSet<u64>,
-}
-
-/// Reads a change of an actor. Whoever offers another's change, an honest one or not, offers none.
-fn read(bytes: &[u8], actor: [u8; 16]) -> std::result::Result<Written, Refusal> {
-    let written = Written::read(bytes)?;
-    if written.actor == actor { Ok(written) } else { Err(Refusal::WrongActor) }
-}
-
-/// By what an offered change is known again, if it is a change or not.
-fn name_of(written: &std::result::Result<Written, Refusal>, bytes: &[u8]) -> [u8; 32] {
-    written.as_ref().map_or_else(|_| verify::sha256(&[bytes]).0, |written| written.hash)
 }
