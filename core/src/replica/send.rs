@@ -212,7 +212,7 @@ impl Engine {
 /// Appends an envelope to the last item if it goes into the same frame, else to a new one.
 fn add(items: &mut Vec<Outgoing>, id: &SpaceId, envelope: outbox::Stored) {
     // What a server had once and lost is judged as it was then, whoever wrote it.
-    let is_refill = envelope.was_placed;
+    let is_refill = envelope.is_refill;
     let outgoing = OutgoingEnvelope {
         hash: envelope.hash,
         author: envelope.author,

@@ -292,6 +292,7 @@ impl Engine {
                 outbox::forget_places(tx, &id, &cursor)?;
                 keyring::set_cursor(tx, &id, &cursor)?;
             }
+            outbox::send_as_refills(tx, &id)?;
             Ok(())
         })?;
         self.reload_space(&id)?;

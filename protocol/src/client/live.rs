@@ -57,6 +57,8 @@ pub(super) struct Live {
     unseen: BTreeSet<(SpaceId, StreamId)>,
     /// Spaces about which the server asked for evidence.
     recalls: BTreeSet<SpaceId>,
+    /// Spaces of which the server does not know yet that it lost data: it takes no refill in this connection.
+    disputed: BTreeSet<SpaceId>,
     /// When the device last said something.
     said: Millis,
     pinged: bool,
@@ -125,6 +127,7 @@ impl Live {
             log_ids: BTreeMap::new(),
             unseen: BTreeSet::new(),
             recalls: BTreeSet::new(),
+            disputed: BTreeSet::new(),
             said: now,
             pinged: false,
             owed_since: Some(now),
@@ -350,6 +353,7 @@ impl Live {
             }
             FromServer::NeedEvidence(need) => {
                 self.recalls.insert(need.space);
+                self.disputed.insert(need.space);
                 out.push(Output::Recall(need));
             }
             FromServer::LogBorn(born) => {
@@ -452,8 +456,8 @@ impl Live {
     /// A refill that is refused for what it is is not tried again in this connection, nor is anything else
     /// concluded from it; whether that was the case.
     ///
-    /// But what this device wrote itself goes out as new where the server knows of no loss: it was restored
-    /// so that nobody could prove it.
+    /// But what this device wrote itself goes out as new where the server knows of no loss and asks for no
+    /// evidence of one: it was restored so that nobody could prove it.
     fn refill_refused(
         &mut self,
         space: SpaceId,
@@ -475,7 +479,7 @@ impl Live {
         if !self.land(run) {
             return false;
         }
-        if reason == Refusal::Role && self.device == Some(author) {
+        if reason == Refusal::Role && self.device == Some(author) && !self.disputed.contains(&space) {
             self.gathered = false;
             out.push(Output::Rewind(space, stream, seq));
         } else {

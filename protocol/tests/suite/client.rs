@@ -509,10 +509,17 @@ fn a_refusal_of_what_is_no_longer_on_its_way_is_old_news() {
 #[test]
 fn a_refused_refill_goes_out_as_new_if_it_is_ones_own_and_the_server_knows_of_no_loss() {
     let (own, other) = (Phone::new().patient.phone.id(), Device::new(3).id());
-    for (author, reason, as_new) in
-        [(own, Refusal::Role, true), (other, Refusal::Role, false), (own, Refusal::Malformed, false)]
-    {
+    for (author, reason, is_asked, as_new) in [
+        (own, Refusal::Role, false, true),
+        (own, Refusal::Role, true, false),
+        (other, Refusal::Role, false, false),
+        (own, Refusal::Malformed, false, false),
+    ] {
         let mut phone = Phone::in_sync();
+        if is_asked {
+            // It is about to learn of the loss, and takes no refill before.
+            phone.frame(FromServer::NeedEvidence(NeedEvidence { space: phone.space(), samples: Vec::new() }));
+        }
         let Outgoing::Envelopes { space, stream, mut envelopes, .. } = phone.envelopes(1, 3) else {
             unreachable!()
         };
