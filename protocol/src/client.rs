@@ -160,6 +160,8 @@ pub enum Output {
     KeepBirth(SignedLogBorn),
     /// Look up what the device holds against a server that forgot.
     Recall(NeedEvidence),
+    /// Meet the server in a space as if for the first time: what it was shown of a loss did not convince it.
+    BeginAnew(SpaceId),
     /// Seal this device's envelopes again, from a sequence on, under the newest epoch.
     Reseal(SpaceId, StreamId, Seq),
     /// Validate pending roster entries on the new head and sign them again.
@@ -168,6 +170,8 @@ pub enum Output {
     OfferRoster(SpaceId),
     /// Send this device's envelopes again from a sequence on, acknowledged or not.
     Rewind(SpaceId, StreamId, Seq),
+    /// The same, and in this connection as new: the server takes no refill of them.
+    SendAsNew(SpaceId, StreamId, Seq),
     /// Stop writing in this space: the device must enrol anew.
     Freeze(SpaceId),
     /// Tell the app.

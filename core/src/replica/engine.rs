@@ -8,7 +8,7 @@ use std::{
 use ebb_protocol::{
     client::{Client, Input, Report},
     envelope,
-    id::{DeviceId, Epoch, Hash, LogId, MemberId, Millis, RosterSeq, SpaceId, StreamId},
+    id::{DeviceId, Epoch, Hash, LogId, MemberId, Millis, RosterSeq, Seq, SpaceId, StreamId},
     roster::{EntryWithWraps, Roster},
     verify,
     wire::{self, Pins, SignedPins},
@@ -71,6 +71,8 @@ pub struct Engine {
     transport: Option<Transport>,
     networks: Networks,
     pub(super) events: Vec<Event>,
+    /// From which of its own envelopes on a stream goes out as new in this connection, though a server had them.
+    pub(super) as_new: BTreeMap<(SpaceId, StreamId), Seq>,
     /// Whether the database was opened anew, and the connection has yet to hear of it.
     renewed: bool,
     /// How far the server's clock is ahead of this device's, by the last Welcome.
@@ -134,6 +136,7 @@ impl Engine {
             transport,
             networks,
             events: Vec::new(),
+            as_new: BTreeMap::new(),
             renewed: false,
             skew_ms: None,
         };

@@ -33,6 +33,8 @@ const PUSH_BYTES: usize = 512 << 10;
 impl Engine {
     /// How far this device is, for Hello.
     pub(super) fn greeting(&mut self) -> Result<Hello> {
+        // What a server makes of a loss is found out in each connection.
+        self.as_new.clear();
         let mut spaces = Vec::with_capacity(self.spaces.len());
         for space in self.spaces.values_mut() {
             space.server_roster = None;
@@ -70,7 +72,7 @@ impl Engine {
             if !entries.is_empty() {
                 items.push(Outgoing::Roster(id, entries));
             }
-            self.seal_all(&id, blocked)?;
+            more |= self.seal_all(&id, blocked)?;
             let space = self.space(&id)?;
             let wanted = |stream: &StreamId, hash: &Hash| {
                 !in_flight.contains(hash) && !blocked.contains(&(id, Some(*stream)))
@@ -80,8 +82,10 @@ impl Engine {
             let me = self.secrets.id();
             let (unsent, rest) = outbox::unsent(self.store.read(), &id, &me, others, budget, wanted)?;
             more |= rest;
-            for envelope in unsent {
+            for mut envelope in unsent {
                 budget -= envelope.bytes.len();
+                let as_new = self.as_new.get(&(id, envelope.stream));
+                envelope.is_refill &= envelope.author != me || as_new.is_none_or(|from| envelope.seq < *from);
                 add(&mut items, &id, envelope);
             }
         }
@@ -109,17 +113,31 @@ impl Engine {
             .collect())
     }
 
-    /// Seals every stream of a space that holds unsealed changes, if this device may sign there now.
-    fn seal_all(&mut self, id: &SpaceId, blocked: &BTreeSet<(SpaceId, Option<StreamId>)>) -> Result<()> {
+    /// Seals every stream of a space that holds unsealed changes, if this device may sign there now. Says whether
+    /// something must wait until what was sealed under an older key is at the server.
+    fn seal_all(&mut self, id: &SpaceId, blocked: &BTreeSet<(SpaceId, Option<StreamId>)>) -> Result<bool> {
         let space = self.space(id)?;
         let first_chain = space.settled.head().is_none();
         if space.frozen || (!space.pending.is_empty() && !first_chain) {
-            return Ok(());
+            return Ok(false);
         }
+        let mut waits = false;
         for stream in changes::unsealed_streams(self.store.read(), id)? {
-            while !blocked.contains(&(*id, Some(stream))) && self.seal_some(id, &stream)? {}
+            if blocked.contains(&(*id, Some(stream))) {
+                continue;
+            }
+            if self.awaits_older_epoch(id, &stream)? {
+                waits = true;
+                continue;
+            }
+            while self.seal_some(id, &stream)? {}
         }
-        Ok(())
+        Ok(waits)
+    }
+
+    fn awaits_older_epoch(&self, id: &SpaceId, stream: &StreamId) -> Result<bool> {
+        let Some(newest) = self.sealing_epoch(id, stream) else { return Ok(false) };
+        Ok(outbox::awaits_older_epoch(self.store.read(), id, stream, &self.secrets.id(), newest)?)
     }
 
     /// Seals a batch of a stream; `false` when nothing is left (or nothing can be sealed yet).
@@ -187,19 +205,31 @@ impl Engine {
     /// # Errors
     /// When the database cannot be written.
     pub fn seal_now(&mut self) -> Result<()> {
-        self.spaces().iter().try_for_each(|id| self.seal_all(id, &BTreeSet::new()))
+        self.spaces().iter().try_for_each(|id| self.seal_all(id, &BTreeSet::new()).map(drop))
     }
 
     /// Takes this device's unacknowledged envelopes apart, to be sealed again under the newest epoch.
     pub(super) fn reseal(&mut self, id: &SpaceId, stream: &StreamId, from: Seq) -> Result<()> {
         let author = self.secrets.id();
         let Some(newest) = self.sealing_epoch(id, stream) else { return Ok(()) };
+        if self.space(id)?.frozen {
+            return Ok(());
+        }
         self.store.write(|tx| Ok(outbox::unseal(tx, id, stream, &author, from, newest)?))
     }
 
-    pub(super) fn rewind(&mut self, id: &SpaceId, stream: &StreamId, from: Seq, as_new: bool) -> Result<()> {
+    /// Sends this device's envelopes again from a sequence on, where the server lacks them.
+    pub(super) fn rewind(&mut self, id: &SpaceId, stream: &StreamId, from: Seq) -> Result<()> {
         let author = self.secrets.id();
-        self.store.write(|tx| Ok(outbox::rewind(tx, id, stream, &author, from, as_new)?))
+        self.store.write(|tx| Ok(outbox::rewind(tx, id, stream, &author, from)?))
+    }
+
+    /// The same, and in this connection as new: the server takes no refill of them.
+    pub(super) fn send_as_new(&mut self, id: &SpaceId, stream: &StreamId, from: Seq) -> Result<()> {
+        self.rewind(id, stream, from)?;
+        let as_new = self.as_new.entry((*id, *stream)).or_insert(from);
+        *as_new = from.min(*as_new);
+        Ok(())
     }
 
     /// The newest epoch that this device may seal a stream under.

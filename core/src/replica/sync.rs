@@ -125,6 +125,7 @@ impl Engine {
             Output::Recall(need) => {
                 return self.recall(&need).map(|evidence| Some(Input::Evidence(evidence)));
             }
+            Output::BeginAnew(space) => self.begin_anew(&space)?,
             Output::Reseal(space, stream, from) => self.reseal(&space, &stream, from)?,
             // Pending entries were signed again when the entries that overtook them were kept.
             Output::Resign(_) => {}
@@ -133,7 +134,8 @@ impl Engine {
                     space.server_roster = Some(None);
                 }
             }
-            Output::Rewind(space, stream, from) => self.rewind(&space, &stream, from, true)?,
+            Output::Rewind(space, stream, from) => self.rewind(&space, &stream, from)?,
+            Output::SendAsNew(space, stream, from) => self.send_as_new(&space, &stream, from)?,
             Output::Freeze(space) => self.freeze(&space)?,
             Output::Report(Report::Waiting(Some(until))) => {
                 let wait_ms = until.since(self.clock.steady());
@@ -186,7 +188,7 @@ impl Engine {
             let there = there.map_or(Seq(0), |(_, seq, _)| *seq);
             if there < placed {
                 tracing::warn!(space = %id, "the server lost envelopes that it had acknowledged");
-                self.rewind(&id, &stream, there.next(), false)?;
+                self.rewind(&id, &stream, there.next())?;
                 self.events.push(Event::Delivery(id));
             }
         }
@@ -292,7 +294,6 @@ impl Engine {
                 outbox::forget_places(tx, &id, &cursor)?;
                 keyring::set_cursor(tx, &id, &cursor)?;
             }
-            outbox::send_as_refills(tx, &id)?;
             Ok(())
         })?;
         self.reload_space(&id)?;
@@ -323,8 +324,7 @@ impl Engine {
                 let chain = envelope::chain_start(id, &stream.id);
                 let start = Head { stream: stream.id, position: Position(0), chain };
                 outbox::forget_places(tx, id, &start)?;
-                // Its own go out as new; what others wrote it can only give back.
-                outbox::rewind(tx, id, &stream.id, &me, Seq(1), true)?;
+                outbox::rewind(tx, id, &stream.id, &me, Seq(1))?;
                 keyring::set_cursor(tx, id, &start)?;
             }
             Ok(())

@@ -127,7 +127,7 @@ pub(crate) fn bytes(db: &Connection, envelope: i64) -> SqlResult<Vec<u8>> {
 /// Notes where the server has an envelope.
 pub(crate) fn set_place(tx: &Tx<'_>, envelope: i64, place: Place) -> SqlResult<()> {
     tx.prepare_cached(
-        "UPDATE envelope SET position = ?2, was_placed = 1, as_new = 0, chain = coalesce(?3, chain),
+        "UPDATE envelope SET position = ?2, was_placed = 1, chain = coalesce(?3, chain),
                 received_ms = coalesce(received_ms, ?4) WHERE row = ?1",
     )?
     .execute(params![
@@ -212,7 +212,7 @@ pub(crate) fn unsent(
     wanted: impl Fn(&StreamId, &Hash) -> bool,
 ) -> SqlResult<(Vec<Stored>, bool)> {
     let mut query = db.prepare_cached(
-        "SELECT row, stream, author, seq, hash, was_placed AND NOT as_new, bytes FROM envelope
+        "SELECT row, stream, author, seq, hash, was_placed, bytes FROM envelope
          WHERE space = ?1 AND position IS NULL AND stream = ?4 AND (?3 OR author = ?2)
            AND verdict IN ('accepted', 'sealed', 'held')
          ORDER BY author, seq, epoch",
@@ -260,7 +260,7 @@ pub(crate) fn undecided(
     bytes_max: usize,
 ) -> SqlResult<Vec<(Stored, String)>> {
     let mut query = db.prepare_cached(
-        "SELECT row, stream, author, seq, hash, was_placed AND NOT as_new, bytes, verdict FROM envelope
+        "SELECT row, stream, author, seq, hash, was_placed, bytes, verdict FROM envelope
          WHERE space = ?1 AND verdict IN ('held', 'sealed') AND row > ?2 ORDER BY row",
     )?;
     let mut rows = query.query(params![space.0, behind])?;
@@ -304,15 +304,16 @@ pub(crate) fn unseal(
         params![space.0, stream.0, own.0, from.0],
         |row| row.get(0),
     )?;
-    // Under the same epoch it would be another envelope at the same place: a fork of one's own. Of what a server
-    // once had others may hold what stands behind; it waits for a newer epoch, or for the loss to be proven.
-    let others_hold: bool = tx.query_row(
+    // Under the same epoch it would be another envelope at the same place: a fork of one's own. What stands behind
+    // under the newest was sealed while all before it was at the server, and others may hold it: it waits for a
+    // newer epoch, or for the loss to be proven.
+    let others_may_hold: bool = tx.query_row(
         "SELECT EXISTS (SELECT 1 FROM envelope WHERE space = ?1 AND stream = ?2 AND author = ?3 AND seq > ?4
-                AND position IS NULL AND verdict = 'accepted' AND was_placed AND epoch >= ?5)",
+                AND position IS NULL AND verdict IN ('accepted', 'sealed') AND epoch >= ?5)",
         params![space.0, stream.0, own.0, from.0, newest.0],
         |row| row.get(0),
     )?;
-    if others_hold || refused.is_none_or(|epoch| epoch >= newest.0) {
+    if others_may_hold || refused.is_none_or(|epoch| epoch >= newest.0) {
         return Ok(());
     }
     tx.execute(
@@ -346,28 +347,36 @@ pub(crate) fn unseal_unplaced(tx: &Tx<'_>, space: &SpaceId, own: &DeviceId) -> S
     Ok(())
 }
 
-/// Takes back that the server has this device's envelopes from a sequence on; `as_new`: where it knows of no
-/// loss, they do not go out as a refill.
+/// Takes back that the server has this device's envelopes from a sequence on.
 pub(crate) fn rewind(
     tx: &Tx<'_>,
     space: &SpaceId,
     stream: &StreamId,
     own: &DeviceId,
     from: Seq,
-    as_new: bool,
 ) -> SqlResult<()> {
     tx.execute(
-        "UPDATE envelope SET position = NULL, chain = NULL, as_new = as_new OR ?5
+        "UPDATE envelope SET position = NULL, chain = NULL
          WHERE space = ?1 AND stream = ?2 AND author = ?3 AND seq >= ?4",
-        params![space.0, stream.0, own.0, from.0, as_new],
+        params![space.0, stream.0, own.0, from.0],
     )?;
     Ok(())
 }
 
-/// What once was at the server goes out as a refill: that it lost data is proven.
-pub(crate) fn send_as_refills(tx: &Tx<'_>, space: &SpaceId) -> SqlResult<()> {
-    tx.execute("UPDATE envelope SET as_new = 0 WHERE space = ?1 AND position IS NULL AND as_new", [space.0])?;
-    Ok(())
+/// Whether this device sealed something in a stream under an older epoch that is not at the server. What it seals
+/// next under the newest would stand behind that, and could not be sealed again where that is.
+pub(crate) fn awaits_older_epoch(
+    db: &Connection,
+    space: &SpaceId,
+    stream: &StreamId,
+    own: &DeviceId,
+    newest: Epoch,
+) -> SqlResult<bool> {
+    let mut query = db.prepare_cached(
+        "SELECT EXISTS (SELECT 1 FROM envelope WHERE space = ?1 AND stream = ?2 AND author = ?3
+                AND position IS NULL AND verdict IN ('accepted', 'sealed') AND epoch < ?4)",
+    )?;
+    query.query_row(params![space.0, stream.0, own.0, newest.0], |row| row.get(0))
 }
 
 /// Takes back that the server has anything of a stream beyond a position.

@@ -57,7 +57,7 @@ pub(super) struct Live {
     unseen: BTreeSet<(SpaceId, StreamId)>,
     /// Spaces about which the server asked for evidence.
     recalls: BTreeSet<SpaceId>,
-    /// Spaces of which the server does not know yet that it lost data: it takes no refill in this connection.
+    /// Spaces about which the server asked in this connection whether it lost data.
     disputed: BTreeSet<SpaceId>,
     /// When the device last said something.
     said: Millis,
@@ -330,6 +330,12 @@ impl Live {
             FromServer::Bye(bye) => {
                 // A log began anew, or the device became a member: there is more for it than it asked for.
                 self.begins_anew |= bye.reason == Refusal::Unavailable && bye.retry_ms == 0;
+                if bye.reason == Refusal::Malformed {
+                    // What it was shown did not convince it: the device comes as if for the first time.
+                    let shown: Vec<_> = self.disputed.difference(&self.recalls).copied().collect();
+                    self.begins_anew |= !shown.is_empty();
+                    out.extend(shown.into_iter().map(Output::BeginAnew));
+                }
                 return Err(End::SentAway(bye));
             }
             FromServer::Welcome(welcome) => return self.welcome(welcome, out),
@@ -337,7 +343,8 @@ impl Live {
             FromServer::Roster(roster) => {
                 self.gathered = false;
                 // What the device may do has changed, perhaps.
-                self.blocked.retain(|(space, _), reason| *space != roster.space || *reason != Refusal::Role);
+                self.unblock(&roster.space, Refusal::Role);
+                self.unblock(&roster.space, Refusal::StaleEpoch);
                 out.push(Output::KeepRoster(roster));
             }
             FromServer::RosterAcked(head) => self.roster_acked(head, out),
@@ -407,6 +414,7 @@ impl Live {
     fn roster_acked(&mut self, head: RosterHead, out: &mut Vec<Output>) {
         self.entries_in_flight.retain(|_, entry| entry.space != head.space || entry.seq > head.seq);
         self.gathered = false;
+        self.unblock(&head.space, Refusal::StaleEpoch);
         out.push(Output::KeepRosterAck(head));
     }
 
@@ -469,19 +477,19 @@ impl Live {
         if matches!(reason, Refusal::Quota(_) | Refusal::Unavailable | Refusal::UnknownHead) {
             return false;
         }
+        // What is new and came behind it ended with it.
         let run = |pushed: &Pushed| {
-            pushed.refill
-                && (pushed.space, pushed.stream, pushed.author) == (space, stream, author)
-                && pushed.seq >= seq
+            (pushed.space, pushed.stream, pushed.author) == (space, stream, author) && pushed.seq >= seq
         };
-        let ended: Vec<_> =
-            self.in_flight.iter().filter(|(_, pushed)| run(pushed)).map(|(hash, _)| *hash).collect();
-        if !self.land(run) {
+        if !self.in_flight.values().any(|pushed| pushed.refill && run(pushed)) {
             return false;
         }
+        let ended: Vec<_> =
+            self.in_flight.iter().filter(|(_, pushed)| run(pushed)).map(|(hash, _)| *hash).collect();
+        self.land(run);
         if reason == Refusal::Role && self.device == Some(author) && !self.disputed.contains(&space) {
             self.gathered = false;
-            out.push(Output::Rewind(space, stream, seq));
+            out.push(Output::SendAsNew(space, stream, seq));
         } else {
             self.given_up.extend(ended);
         }
@@ -521,6 +529,12 @@ impl Live {
         if self.blocked.insert(place, reason).is_none() {
             out.push(Output::Report(Report::Rejected(place.0, reason)));
         }
+    }
+
+    /// What was refused for this reason in a space may be tried again, remedies included.
+    fn unblock(&mut self, space: &SpaceId, reason: Refusal) {
+        self.blocked.retain(|(blocked, _), why| blocked != space || *why != reason);
+        self.remedies.retain(|(tried, _, remedy), _| tried != space || *remedy != reason.remedy());
     }
 
     fn note_log(&mut self, space: &SpaceId, log_id: LogId) {

@@ -469,7 +469,30 @@ fn a_remedy_that_does_not_help_is_not_tried_for_ever() {
         }
         phone.outbox(Vec::new());
         assert!(!phone.client.is_in_sync());
+        // Another entry of the roster may hold a newer key.
+        phone.patient.rotate(2);
+        let head = phone.patient.roster.head().unwrap();
+        let out = phone.frame(FromServer::RosterAcked(head));
+        let is_lifted = gathers(&out).unwrap().1.is_empty();
+        assert_eq!(is_lifted, reason == Refusal::StaleEpoch, "{reason:?}");
     }
+}
+
+#[test]
+fn evidence_that_does_not_convince_is_not_shown_for_ever() {
+    let mut phone = Phone::in_sync();
+    let space = phone.space();
+    let away = |reason| FromServer::Bye(Bye { reason, retry_ms: 0 });
+    let begins_anew =
+        |out: &[Output]| out.iter().any(|output| matches!(output, Output::BeginAnew(of) if *of == space));
+    assert!(!begins_anew(&phone.frame(away(Refusal::Malformed))), "nothing was asked");
+
+    let mut phone = Phone::in_sync();
+    let acked = phone.acked(&[(1, 1)]);
+    let FromServer::Acked(acked) = acked else { panic!("{acked:?}") };
+    phone.frame(FromServer::NeedEvidence(NeedEvidence { space, samples: Vec::new() }));
+    phone.input(Input::Evidence(Evidence { space, heads: vec![acked.head], common: Vec::new() }));
+    assert!(begins_anew(&phone.frame(away(Refusal::Malformed))));
 }
 
 #[test]
@@ -525,11 +548,16 @@ fn a_refused_refill_goes_out_as_new_if_it_is_ones_own_and_the_server_knows_of_no
         };
         envelopes.iter_mut().for_each(|envelope| envelope.author = author);
         phone.input(Input::LocalChange);
-        phone.outbox(vec![Outgoing::Envelopes { space, stream, envelopes, refill: true }]);
+        // The last of them is new, and ends with what it stands on.
+        let new = envelopes.split_off(2);
+        phone.outbox(vec![
+            Outgoing::Envelopes { space, stream, envelopes, refill: true },
+            Outgoing::Envelopes { space, stream, envelopes: new, refill: false },
+        ]);
         let what = RefusedWhat::Envelope { stream, author, seq: Seq(2) };
         let mut out = phone.frame(FromServer::Refused(Refused { space, what, reason }));
         out.extend(phone.input(Input::LocalChange));
-        let rewound = out.iter().any(|output| matches!(output, Output::Rewind(_, _, Seq(2))));
+        let rewound = out.iter().any(|output| matches!(output, Output::SendAsNew(_, _, Seq(2))));
         assert_eq!((rewound, reports(&out)), (as_new, Vec::new()), "{author} {reason:?}: {out:?}");
         let kept_back = gathers(&out).unwrap().0.len();
         assert_eq!(kept_back, if as_new { 1 } else { 3 }, "{author} {reason:?}: {out:?}");

@@ -75,52 +75,96 @@ fn outgoing(engine: &mut Engine) -> Result<Vec<(u64, u32, bool)>> {
     Ok(outgoing)
 }
 
-#[test]
-fn what_others_hold_is_not_sealed_again_at_its_place() {
-    for is_second_placed in [false, true] {
+/// A phone that logs into one stream, and says what would go out.
+struct Sealing {
+    replica: Replica,
+    space: SpaceId,
+    stream: StreamId,
+    _dir: tempfile::TempDir,
+}
+
+impl Sealing {
+    fn open() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let mut config = Config::new(dir.path().join("replica"));
         config.drive = Drive::Manual;
         let replica = Replica::open(config, &FileVault(dir.path().join("key"))).unwrap();
-        let own = replica.own().unwrap();
-        let stream =
-            replica.with_engine(|engine| Ok(engine.space(&own)?.stream(Category::SubstanceUse))).unwrap();
-        let stream = stream.unwrap();
-        let seal_and_place = |is_placed| {
-            replica.log(own, &Entry::use_event("opioid")).unwrap();
-            let work = |engine: &mut Engine| {
-                let head = engine.space(&own)?.roster.head().unwrap();
-                engine.keep_roster_ack(&head)?;
-                outgoing(engine)?;
-                let me = engine.secrets.id();
-                let (seq, hash) = outbox::newest_of(engine.store.read(), &own, &stream, &me)?.unwrap();
-                let row = outbox::known(engine.store.read(), &own, &hash)?.unwrap().row;
-                let place = outbox::Place { position: Position(seq.0), chain: None, received: None };
-                engine
-                    .store
-                    .write(|tx| if is_placed { Ok(outbox::set_place(tx, row, place)?) } else { Ok(()) })
-            };
-            replica.with_engine(work).unwrap();
-        };
-        seal_and_place(true);
-        replica.rotate(Category::SubstanceUse).unwrap();
-        seal_and_place(is_second_placed);
-        let work = |engine: &mut Engine| {
-            // The server lost both, knows of no loss, and takes nothing new under the first key.
-            engine.rewind(&own, &stream, Seq(1), true)?;
-            assert_eq!(outgoing(engine)?, [(1, 1, false), (2, 2, false)]);
-            engine.reseal(&own, &stream, Seq(1))?;
-            let again = outgoing(engine)?;
-            engine.store.write(|tx| Ok(outbox::send_as_refills(tx, &own)?))?;
-            Ok((again, outgoing(engine)?))
-        };
-        let (again, refilled) = replica.with_engine(work).unwrap();
-        if is_second_placed {
-            // Another envelope at the second place, under the same key, would be a fork.
-            assert_eq!(again, [(1, 1, false), (2, 2, false)]);
-            assert_eq!(refilled, [(1, 1, true), (2, 2, true)], "once the loss is proven");
-        } else {
-            assert_eq!(again, [(1, 2, false)], "both in one, and nobody saw the second");
-        }
+        let space = replica.own().unwrap();
+        let stream = |engine: &mut Engine| Ok(engine.space(&space)?.stream(Category::SubstanceUse));
+        let stream = replica.with_engine(stream).unwrap().unwrap();
+        Self { replica, space, stream, _dir: dir }
     }
+
+    fn log(&self) -> Vec<(u64, u32, bool)> {
+        self.replica.log(self.space, &Entry::use_event("opioid")).unwrap();
+        self.with(outgoing)
+    }
+
+    /// A new key, and the server has it.
+    fn rotate(&self) {
+        self.replica.rotate(Category::SubstanceUse).unwrap();
+        self.with(|engine| {
+            let head = engine.space(&self.space)?.roster.head().unwrap();
+            engine.keep_roster_ack(&head)
+        });
+    }
+
+    /// The server has what was sealed last.
+    fn place(&self) {
+        self.with(|engine| {
+            let me = engine.secrets.id();
+            let newest = outbox::newest_of(engine.store.read(), &self.space, &self.stream, &me)?;
+            let (seq, hash) = newest.unwrap();
+            let row = outbox::known(engine.store.read(), &self.space, &hash)?.unwrap().row;
+            let place = outbox::Place { position: Position(seq.0), chain: None, received: None };
+            engine.store.write(|tx| Ok(outbox::set_place(tx, row, place)?))
+        });
+    }
+
+    fn with<T>(&self, work: impl FnOnce(&mut Engine) -> Result<T>) -> T {
+        self.replica.with_engine(work).unwrap()
+    }
+}
+
+#[test]
+fn a_chain_changes_its_key_only_where_all_before_is_at_the_server() {
+    let phone = Sealing::open();
+    assert_eq!(phone.log(), [(1, 1, false)]);
+    phone.rotate();
+    assert_eq!(phone.log(), [(1, 1, false)], "what is logged now waits");
+    phone.with(|engine| engine.reseal(&phone.space, &phone.stream, Seq(1)));
+    assert_eq!(
+        phone.with(outgoing),
+        [(1, 2, false)],
+        "the server refused it: both in one, under the new key"
+    );
+    phone.place();
+    assert_eq!(phone.log(), [(2, 2, false)]);
+}
+
+#[test]
+fn what_others_may_hold_is_not_sealed_again_at_its_place() {
+    let phone = Sealing::open();
+    phone.log();
+    phone.place();
+    phone.rotate();
+    // On its way, and perhaps with others, though nobody said so.
+    assert_eq!(phone.log(), [(2, 2, false)]);
+    phone.with(|engine| {
+        // The server lost the first, knows of no loss, and takes nothing new under the first key.
+        engine.send_as_new(&phone.space, &phone.stream, Seq(1))?;
+        assert_eq!(outgoing(engine)?, [(1, 1, false), (2, 2, false)]);
+        engine.reseal(&phone.space, &phone.stream, Seq(1))?;
+        assert_eq!(
+            outgoing(engine)?,
+            [(1, 1, false), (2, 2, false)],
+            "at the second place it would be a fork"
+        );
+        engine.greeting()?;
+        assert_eq!(outgoing(engine)?, [(1, 1, true), (2, 2, false)], "a refill first, in each connection");
+        Ok(())
+    });
+    phone.rotate();
+    phone.with(|engine| engine.reseal(&phone.space, &phone.stream, Seq(1)));
+    assert_eq!(phone.with(outgoing), [(1, 3, false)]);
 }

@@ -31,6 +31,3 @@ CREATE TABLE quarantine (
     reason   TEXT NOT NULL,
     PRIMARY KEY (space, record, stream, author, name)
 ) WITHOUT ROWID;
-
--- 1: what a server had once goes out as new all the same, while the server knows of no loss.
-ALTER TABLE envelope ADD COLUMN as_new INTEGER NOT NULL DEFAULT 0;

@@ -236,6 +236,8 @@ impl Phone {
                     }
                 }
             }
+            Output::SendAsNew(..) => panic!("there is always somebody who can prove a loss"),
+            Output::BeginAnew(_) => panic!("evidence of a loss convinces"),
             Output::Freeze(_) => panic!("an honest device is never frozen"),
             Output::Report(client::Report::Rejected(_, reason)) => panic!("rejected: {reason:?}"),
             Output::Report(client::Report::Impostor) => panic!("the server is who it is"),
