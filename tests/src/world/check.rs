@@ -131,8 +131,27 @@ impl World {
             if let Some(why) = desk? {
                 return Ok(Some(format!("the desk differs in space {place}: {why}")));
             }
+            // A frozen device is compared with nobody, and its owner may not have heard of it yet.
+            for record in &all {
+                if let Some(why) = self.lacks_version(owner, place, record)? {
+                    return Ok(Some(why));
+                }
+            }
         }
         Ok(None)
+    }
+
+    /// Which version of a record has not reached its owner although it was promised.
+    fn lacks_version(&mut self, owner: Who, place: usize, record: &Record) -> Result<Option<String>> {
+        let first = self.known(owner.index(), record)?;
+        let held = self.versions(owner, place, record.id)?;
+        let promised = self.model.records[&first].versions.iter();
+        let lacking =
+            promised.filter(|(mark, (_, certainty))| *certainty == Certainty::Sure && !held.contains(mark));
+        let told = |(mark, (by, _)): (&Mark, &(usize, Certainty))| {
+            format!("version {mark} of record {first}, by {by}, is nowhere")
+        };
+        Ok(lacking.map(told).next())
     }
 
     /// How another device's list differs from its owner's. One that signs no more may have more, and show
@@ -230,11 +249,6 @@ impl World {
             return Err(Fault(format!("record {first} has a version twice")));
         }
         let written = &self.model.records[&first];
-        for (mark, (by, certainty)) in &written.versions {
-            if *certainty == Certainty::Sure && !held.contains(mark) {
-                return Err(Fault(format!("version {mark} of record {first}, by {by}, is nowhere")));
-            }
-        }
         let versions = replica.conflicts(space, record.id).map_err(|_| fault("a version in conflict"))?;
         if versions.first() != Some(record) || versions.len() != 1 + record.conflicts as usize {
             return Err(Fault(format!("record {first} has other versions in conflict than it says")));
