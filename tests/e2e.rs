@@ -112,6 +112,29 @@ fn a_desk_that_is_connected_follows_another_patient_at_once() {
 }
 
 #[test]
+fn a_choice_is_refused_where_another_version_came_since() {
+    let ward = Ward::open(Transport::Quic);
+    let (phone, space) = (&ward.phone, ward.space);
+    let id = phone.replica.log(space, &craving(3)).unwrap();
+    let tablet = phone.second(&ward.root, &ward.server);
+    phone.replica.edit(space, id, &craving(5)).unwrap();
+    tablet.replica.edit(space, id, &craving(7)).unwrap();
+    for device in [phone, &tablet, phone] {
+        device.sync();
+    }
+    let seen = phone.replica.conflicts(space, id).unwrap();
+    assert_eq!(seen.len(), 2);
+    tablet.replica.edit(space, id, &craving(8)).unwrap();
+    tablet.sync();
+    phone.sync();
+    for version in &seen {
+        let refused = phone.replica.resolve(space, version).unwrap_err();
+        assert!(matches!(refused, Error::FixInput { .. }), "{refused:?}");
+    }
+    assert_eq!(phone.replica.record(space, id).unwrap().body, craving(8).body);
+}
+
+#[test]
 fn two_devices_of_one_patient_edit_offline_and_converge() {
     let ward = Ward::open(Transport::Quic);
     let (phone, space) = (&ward.phone, ward.space);

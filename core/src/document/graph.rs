@@ -145,7 +145,7 @@ fn check_operations(change: &Change, ancestry: &[&Node]) -> Result<(), Refusal> 
 ///
 /// # Errors
 ///
-/// Refuses a change that leaves several: each that it puts in place of no other would stand beside the others.
+/// Refuses a change that leaves several: all that it puts, and puts nothing else in place of, would stand.
 pub(super) fn written_value(change: &Change) -> Result<Option<Vec<u8>>, Refusal> {
     written_in(&change.decode().operations, change)
 }

@@ -40,8 +40,8 @@ pub(super) struct Live {
     more: bool,
     in_flight: BTreeMap<Hash, Pushed>,
     in_flight_bytes: u64,
-    /// Envelopes that a server which lost them does not take back: others may give what they need first,
-    /// and it is this device's chain that is at stake in none of them.
+    /// Envelopes that a server which lost them does not take back, and what came behind them: others may give
+    /// what they need first, and it is this device's chain that is at stake in none of them.
     given_up: BTreeSet<Hash>,
     entries_in_flight: BTreeMap<Hash, PushedEntry>,
     roster_frames: u64,
@@ -55,7 +55,7 @@ pub(super) struct Live {
     /// The spaces that the device follows, each with its log.
     log_ids: BTreeMap<SpaceId, LogId>,
     unseen: BTreeSet<(SpaceId, StreamId)>,
-    /// Spaces about which the server asked for evidence.
+    /// Those of `disputed` whose evidence is being looked up.
     recalls: BTreeSet<SpaceId>,
     /// Spaces about which the server asked in this connection whether it lost data.
     disputed: BTreeSet<SpaceId>,

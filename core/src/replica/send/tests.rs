@@ -168,3 +168,18 @@ fn what_others_may_hold_is_not_sealed_again_at_its_place() {
     phone.with(|engine| engine.reseal(&phone.space, &phone.stream, Seq(1)));
     assert_eq!(phone.with(outgoing), [(1, 3, false)]);
 }
+
+#[test]
+fn a_frozen_device_takes_nothing_apart_that_it_gives_back() {
+    let phone = Sealing::open();
+    phone.log();
+    phone.place();
+    phone.rotate();
+    phone.with(|engine| {
+        engine.rewind(&phone.space, &phone.stream, Seq(1))?;
+        engine.spaces.get_mut(&phone.space).unwrap().frozen = true;
+        engine.reseal(&phone.space, &phone.stream, Seq(1))?;
+        assert_eq!(outgoing(engine)?, [(1, 1, true)]);
+        Ok(())
+    });
+}
