@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 use ebb_protocol::{
     client::{IN_FLIGHT_BYTES_MAX, Input, Outgoing, OutgoingEnvelope},
     envelope::{Header, Kind},
-    id::{Epoch, Hash, Seq, SpaceId, StreamId},
+    id::{Epoch, Hash, LogId, Position, Seq, SpaceId, StreamId},
+    judge::{Chain, Link},
     roster::EntryWithWraps,
     wire::{self, Hello, RosterHead, SpaceHello},
 };
@@ -156,7 +157,6 @@ impl Engine {
             return Ok(false);
         };
         let newest = *newest;
-        let log_id = space.log_id;
         let Some(key) = self.epoch_key(id, stream, newest.epoch, &newest.key_check)? else {
             return Ok(false);
         };
@@ -167,8 +167,7 @@ impl Engine {
         let author = self.secrets.id();
         let before = outbox::newest_of(self.store.read(), id, stream, &author)?;
         let (mut seq, mut prev) = before.map_or((Seq(1), Hash::ZERO), |(seq, hash)| (seq.next(), hash));
-        let cursor = keyring::streams(self.store.read(), id)?.into_iter().find(|row| row.id == *stream);
-        let cursor = cursor.ok_or_else(|| Error::bug("a stream of the roster has no row"))?.cursor;
+        let (log_id, seen_pos, seen_hash) = self.seen(id, stream, before)?;
         let Self { store, secrets, entropy, .. } = self;
         store.write(|tx| {
             for (batch, payload) in batches(&unsealed)? {
@@ -184,8 +183,8 @@ impl Engine {
                     epoch: newest.epoch,
                     roster_head,
                     log_id,
-                    seen_pos: cursor.position,
-                    seen_hash: if cursor.position.0 == 0 { Hash::ZERO } else { cursor.chain },
+                    seen_pos,
+                    seen_hash,
                     salt,
                 };
                 let envelope = seal::seal(secrets, &key, &header, &payload).map_err(Error::bug)?;
@@ -198,6 +197,30 @@ impl Engine {
             Ok(())
         })?;
         Ok(true)
+    }
+
+    /// What an envelope says its author saw of the log: nothing, where this device began anew and has not read as far
+    /// again as what it sealed before names; an author's chain does not go back.
+    fn seen(
+        &self,
+        id: &SpaceId,
+        stream: &StreamId,
+        before: Option<(Seq, Hash)>,
+    ) -> Result<(LogId, Position, Hash)> {
+        let log_id = self.space(id)?.log_id;
+        let cursor = keyring::streams(self.store.read(), id)?.into_iter().find(|row| row.id == *stream);
+        let cursor = cursor.ok_or_else(|| Error::bug("a stream of the roster has no row"))?.cursor;
+        let chain = outbox::Accepted { db: self.store.read(), space: *id };
+        let links = match before {
+            Some((seq, _)) => chain.at(&self.secrets.id(), stream, seq)?,
+            None => Vec::new(),
+        };
+        let goes_back = |link: &Link| link.log_id == log_id && link.seen_pos > cursor.position;
+        Ok(match cursor.position {
+            _ if links.iter().any(goes_back) => (LogId::ZERO, Position(0), Hash::ZERO),
+            Position(0) => (log_id, Position(0), Hash::ZERO),
+            position => (log_id, position, cursor.chain),
+        })
     }
 
     /// Seals what is not sealed yet, as the start of a sync does: for tests that cut the line right after.

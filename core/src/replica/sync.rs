@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     error::{Error, Result},
-    store::{keyring, outbox},
+    store::{Tx, keyring, outbox},
 };
 
 /// What a sync came to.
@@ -239,10 +239,7 @@ impl Engine {
                     outbox::set_place(tx, known.row, place)?;
                 }
             }
-            for head in &heads.heads {
-                keyring::set_evidence(tx, &id, &head.stream, &acked.head)?;
-            }
-            Ok(())
+            keep_evidence(tx, &heads, &acked.head)
         })?;
         if adopts && let Some(space) = self.spaces.get_mut(&id) {
             space.log_id = heads.log_id;
@@ -254,14 +251,8 @@ impl Engine {
     fn keep_heads(&mut self, signed: &[SignedHeads]) -> Result<()> {
         let attested: Vec<_> =
             signed.iter().filter_map(|signed| Some((self.attested(signed)?, signed))).collect();
-        self.store.write(|tx| {
-            for (heads, signed) in &attested {
-                for head in &heads.heads {
-                    keyring::set_evidence(tx, &heads.space, &head.stream, signed)?;
-                }
-            }
-            Ok(())
-        })
+        self.store
+            .write(|tx| attested.iter().try_for_each(|(heads, signed)| keep_evidence(tx, heads, signed)))
     }
 
     /// A log began anew: cursors go back to where both logs agree, and so do deliveries.
@@ -316,7 +307,7 @@ impl Engine {
     }
 
     /// Meets the server as if for the first time: everything is compared and what is missing goes out.
-    fn begin_anew(&mut self, id: &SpaceId) -> Result<()> {
+    pub(super) fn begin_anew(&mut self, id: &SpaceId) -> Result<()> {
         let me = self.secrets.id();
         self.store.write(|tx| {
             keyring::set_log_id(tx, id, &LogId::ZERO)?;
@@ -358,6 +349,22 @@ impl Engine {
     }
 }
 
+/// Keeps what the server signed as proof of what it had, unless what is kept says that it had more, or something
+/// else at the same place: of two that contradict one another, the older is the one that proves a loss.
+fn keep_evidence(tx: &Tx<'_>, heads: &wire::Heads, signed: &SignedHeads) -> Result<()> {
+    for head in &heads.heads {
+        let kept = keyring::evidence_of(tx, &heads.space, &head.stream)?.and_then(|kept| kept.content().ok());
+        let of_this_log = kept.filter(|kept| kept.log_id == heads.log_id);
+        let kept = of_this_log.and_then(|kept| kept.heads.into_iter().find(|at| at.stream == head.stream));
+        let contradicts =
+            |kept: Head| kept.position > head.position || (kept.position == head.position && kept != *head);
+        if !kept.is_some_and(contradicts) {
+            keyring::set_evidence(tx, &heads.space, &head.stream, signed)?;
+        }
+    }
+    Ok(())
+}
+
 /// What the app is told when a sync that it asked for ends.
 pub(super) fn outcome(report: Report) -> Option<Result<Synced, SyncError>> {
     match report {
@@ -368,3 +375,6 @@ pub(super) fn outcome(report: Report) -> Option<Result<Synced, SyncError>> {
         Report::Connecting | Report::Syncing | Report::Waiting(_) => None,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -189,6 +189,17 @@ pub(crate) fn set_evidence(
     Ok(())
 }
 
+pub(crate) fn evidence_of(
+    db: &Connection,
+    space: &SpaceId,
+    stream: &StreamId,
+) -> SqlResult<Option<SignedHeads>> {
+    let mut query = db.prepare_cached("SELECT evidence FROM stream WHERE space = ?1 AND id = ?2")?;
+    let kept =
+        query.query_row(params![space.0, stream.0], |row| row.get::<_, Option<Vec<u8>>>(0)).optional()?;
+    Ok(kept.flatten().and_then(|bytes| wire::decode(&bytes).ok()))
+}
+
 pub(crate) fn evidence(db: &Connection, space: &SpaceId) -> SqlResult<Vec<SignedHeads>> {
     let mut query =
         db.prepare_cached("SELECT DISTINCT evidence FROM stream WHERE space = ?1 AND evidence IS NOT NULL")?;

@@ -55,10 +55,10 @@ pub(super) struct Live {
     /// The spaces that the device follows, each with its log.
     log_ids: BTreeMap<SpaceId, LogId>,
     unseen: BTreeSet<(SpaceId, StreamId)>,
-    /// Those of `disputed` whose evidence is being looked up.
-    recalls: BTreeSet<SpaceId>,
     /// Spaces about which the server asked in this connection whether it lost data.
     disputed: BTreeSet<SpaceId>,
+    /// The one of them that it is answered about: whatever it makes of that ends the connection.
+    answered: Option<Answer>,
     /// When the device last said something.
     said: Millis,
     pinged: bool,
@@ -83,6 +83,13 @@ struct PushedEntry {
     space: SpaceId,
     seq: RosterSeq,
     frame: u64,
+}
+
+/// Evidence that a server lost data.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Answer {
+    LookedUp(SpaceId),
+    Shown(SpaceId),
 }
 
 /// What a refusal is about, whatever its bytes: sealed or signed again it is the same.
@@ -126,8 +133,8 @@ impl Live {
             reach: BTreeMap::new(),
             log_ids: BTreeMap::new(),
             unseen: BTreeSet::new(),
-            recalls: BTreeSet::new(),
             disputed: BTreeSet::new(),
+            answered: None,
             said: now,
             pinged: false,
             owed_since: Some(now),
@@ -212,12 +219,13 @@ impl Live {
                 reach.1 = reach.1.max(head.position);
                 self.unseen.insert((space, head.stream));
             }
-            Input::Evidence(evidence) if self.recalls.remove(&evidence.space) => {
+            Input::Evidence(evidence) if self.answered == Some(Answer::LookedUp(evidence.space)) => {
                 if evidence.heads.is_empty() {
                     // Nothing to show: the device comes back as one that meets this log for the first time.
                     self.begins_anew = true;
                     return Err(End::Broken);
                 }
+                self.answered = Some(Answer::Shown(evidence.space));
                 out.push(Output::Send(FromDevice::Evidence(evidence)));
             }
             Input::Frame(frame) => {
@@ -330,11 +338,12 @@ impl Live {
             FromServer::Bye(bye) => {
                 // A log began anew, or the device became a member: there is more for it than it asked for.
                 self.begins_anew |= bye.reason == Refusal::Unavailable && bye.retry_ms == 0;
-                if bye.reason == Refusal::Malformed {
+                if bye.reason == Refusal::Malformed
+                    && let Some(Answer::Shown(space)) = self.answered
+                {
                     // What it was shown did not convince it: the device comes as if for the first time.
-                    let shown: Vec<_> = self.disputed.difference(&self.recalls).copied().collect();
-                    self.begins_anew |= !shown.is_empty();
-                    out.extend(shown.into_iter().map(Output::BeginAnew));
+                    self.begins_anew = true;
+                    out.push(Output::BeginAnew(space));
                 }
                 return Err(End::SentAway(bye));
             }
@@ -359,9 +368,11 @@ impl Live {
                 }
             }
             FromServer::NeedEvidence(need) => {
-                self.recalls.insert(need.space);
                 self.disputed.insert(need.space);
-                out.push(Output::Recall(need));
+                if self.answered.is_none() {
+                    self.answered = Some(Answer::LookedUp(need.space));
+                    out.push(Output::Recall(need));
+                }
             }
             FromServer::LogBorn(born) => {
                 self.begins_anew = true;
@@ -487,11 +498,16 @@ impl Live {
         let ended: Vec<_> =
             self.in_flight.iter().filter(|(_, pushed)| run(pushed)).map(|(hash, _)| *hash).collect();
         self.land(run);
-        if reason == Refusal::Role && self.device == Some(author) && !self.disputed.contains(&space) {
+        let is_own = self.device == Some(author) && !self.disputed.contains(&space);
+        if is_own && reason == Refusal::Role {
             self.gathered = false;
             out.push(Output::SendAsNew(space, stream, seq));
-        } else {
-            self.given_up.extend(ended);
+            return true;
+        }
+        self.given_up.extend(ended);
+        if is_own && !matches!(reason, Refusal::Gap(_)) {
+            // What the device wrote since waits behind it, and nobody else can give what it lacks.
+            self.block((space, Some(stream)), reason, out);
         }
         true
     }

@@ -491,8 +491,14 @@ fn evidence_that_does_not_convince_is_not_shown_for_ever() {
     let acked = phone.acked(&[(1, 1)]);
     let FromServer::Acked(acked) = acked else { panic!("{acked:?}") };
     phone.frame(FromServer::NeedEvidence(NeedEvidence { space, samples: Vec::new() }));
+    // One space is answered about in a connection: what is made of that is about this one.
+    let other = NeedEvidence { space: SpaceId([9; 16]), samples: Vec::new() };
+    assert!(phone.frame(FromServer::NeedEvidence(other.clone())).is_empty());
     phone.input(Input::Evidence(Evidence { space, heads: vec![acked.head], common: Vec::new() }));
-    assert!(begins_anew(&phone.frame(away(Refusal::Malformed))));
+    assert!(phone.frame(FromServer::NeedEvidence(other)).is_empty());
+    let out = phone.frame(away(Refusal::Malformed));
+    assert!(begins_anew(&out));
+    assert_eq!(out.iter().filter(|output| matches!(output, Output::BeginAnew(_))).count(), 1);
 }
 
 #[test]
@@ -532,11 +538,16 @@ fn a_refusal_of_what_is_no_longer_on_its_way_is_old_news() {
 #[test]
 fn a_refused_refill_goes_out_as_new_if_it_is_ones_own_and_the_server_knows_of_no_loss() {
     let (own, other) = (Phone::new().patient.phone.id(), Device::new(3).id());
-    for (author, reason, is_asked, as_new) in [
-        (own, Refusal::Role, false, true),
-        (own, Refusal::Role, true, false),
-        (other, Refusal::Role, false, false),
-        (own, Refusal::Malformed, false, false),
+    for (author, reason, is_asked, as_new, is_rejected) in [
+        (own, Refusal::Role, false, true, false),
+        (own, Refusal::Role, true, false, false),
+        (other, Refusal::Role, false, false, false),
+        (other, Refusal::Malformed, false, false, false),
+        // Nobody else can give what it lacks, and it is not where it should be.
+        (own, Refusal::Malformed, false, false, true),
+        (own, Refusal::Fork, false, false, true),
+        (own, Refusal::Malformed, true, false, false),
+        (own, Refusal::Gap(Seq(1)), false, false, false),
     ] {
         let mut phone = Phone::in_sync();
         if is_asked {
@@ -558,9 +569,16 @@ fn a_refused_refill_goes_out_as_new_if_it_is_ones_own_and_the_server_knows_of_no
         let mut out = phone.frame(FromServer::Refused(Refused { space, what, reason }));
         out.extend(phone.input(Input::LocalChange));
         let rewound = out.iter().any(|output| matches!(output, Output::SendAsNew(_, _, Seq(2))));
-        assert_eq!((rewound, reports(&out)), (as_new, Vec::new()), "{author} {reason:?}: {out:?}");
-        let kept_back = gathers(&out).unwrap().0.len();
-        assert_eq!(kept_back, if as_new { 1 } else { 3 }, "{author} {reason:?}: {out:?}");
+        let rejected = Vec::from_iter(is_rejected.then_some(Report::Rejected(space, reason)));
+        assert_eq!((rewound, reports(&out)), (as_new, rejected), "{author} {reason:?}: {out:?}");
+        let (kept_back, blocked) = gathers(&out).unwrap();
+        assert_eq!(kept_back.len(), if as_new { 1 } else { 3 }, "{author} {reason:?}: {out:?}");
+        assert_eq!(blocked.contains(&(space, Some(stream))), is_rejected, "{author} {reason:?}: {out:?}");
+        let looks = out.iter().filter(|output| matches!(output, Output::Gather { .. })).count();
+        (0..looks).for_each(|_| drop(phone.outbox(Vec::new())));
+        phone.frame(phone.acked(&[(1, 1)]));
+        phone.kept(1);
+        assert_eq!(phone.client.is_in_sync(), !is_rejected, "{author} {reason:?}");
     }
 }
 

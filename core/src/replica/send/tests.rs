@@ -7,7 +7,9 @@ use std::sync::{
 
 use ebb_protocol::{
     envelope::Envelope,
-    id::{Millis, Position},
+    id::{Hash, LogId, Millis, Position},
+    judge::Chain,
+    wire::Head,
 };
 
 use super::*;
@@ -182,4 +184,39 @@ fn a_frozen_device_takes_nothing_apart_that_it_gives_back() {
         assert_eq!(outgoing(engine)?, [(1, 1, true)]);
         Ok(())
     });
+}
+
+#[test]
+fn a_chain_that_began_anew_does_not_name_less_of_a_log_than_before() {
+    let phone = Sealing::open();
+    let log_id = LogId([1; 16]);
+    // The device reads as far as a position of that log, seals, and says what it saw.
+    let reads_and_seals = |position: u64| {
+        phone.with(|engine| {
+            let head = Head {
+                stream: phone.stream,
+                position: Position(position),
+                chain: Hash([position as u8; 32]),
+            };
+            engine.store.write(|tx| {
+                keyring::set_log_id(tx, &phone.space, &log_id)?;
+                Ok(keyring::set_cursor(tx, &phone.space, &head)?)
+            })?;
+            engine.reload_space(&phone.space)
+        });
+        phone.log();
+        phone.with(|engine| {
+            let me = engine.secrets.id();
+            let (seq, _) = outbox::newest_of(engine.store.read(), &phone.space, &phone.stream, &me)?.unwrap();
+            let chain = outbox::Accepted { db: engine.store.read(), space: phone.space };
+            let link = chain.at(&me, &phone.stream, seq)?.pop().unwrap();
+            Ok((link.log_id, link.seen_pos.0))
+        })
+    };
+    assert_eq!(reads_and_seals(5), (log_id, 5));
+    // What it showed did not convince: it meets the same log again, and reads what precedes its own.
+    phone.with(|engine| engine.begin_anew(&phone.space));
+    assert_eq!(reads_and_seals(3), (LogId::ZERO, 0), "to name less would be malformed");
+    assert_eq!(reads_and_seals(4), (log_id, 4), "nothing was named before");
+    assert_eq!(reads_and_seals(4), (log_id, 4));
 }
