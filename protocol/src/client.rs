@@ -124,6 +124,9 @@ pub struct OutgoingEnvelope {
     pub bytes: Vec<u8>,
 }
 
+/// An author's chain in a stream, or a whole space.
+pub type Place = (SpaceId, Option<(StreamId, DeviceId)>);
+
 /// What to do, in order.
 #[derive(Debug)]
 pub enum Output {
@@ -139,8 +142,8 @@ pub enum Output {
         in_flight: BTreeSet<Hash>,
         /// Whether the device has read all that the server has: what is still missing there, it lost.
         caught_up: bool,
-        /// Streams (or whole spaces) that the server does not take anything for: now, or in this connection.
-        blocked: BTreeSet<(SpaceId, Option<StreamId>)>,
+        /// Of what the server takes nothing: now, or in this connection.
+        blocked: BTreeSet<Place>,
     },
     /// Send a frame.
     Send(FromDevice),
@@ -153,7 +156,12 @@ pub enum Output {
     /// Check and store a run of a log, and the cursor with it in one transaction.
     Keep(Entries),
     /// Note which envelopes are durable at the server.
-    KeepAcked(Acked),
+    KeepAcked {
+        /// What it signed of them.
+        acked: Acked,
+        /// Whether that is proof of what the server has, to be kept against a loss.
+        is_evidence: bool,
+    },
     /// Note heads that the server signed.
     KeepHeads(Vec<SignedHeads>),
     /// Note that a log began anew: cursors and deliveries go back to where both logs agree.
@@ -206,6 +214,8 @@ pub struct Client {
     /// What the server asked to be left alone between attempts.
     pause_ms: u64,
     jitter: u64,
+    /// Whether the server did not believe evidence of one space among several, in a connection since it was in sync.
+    shows_one: bool,
     last_report: Option<Report>,
 }
 
@@ -233,6 +243,7 @@ impl Client {
             failures: 0,
             pause_ms: 0,
             jitter: jitter_seed,
+            shows_one: false,
             last_report: None,
         }
     }
@@ -294,7 +305,7 @@ impl Client {
             Input::Tick => self.tick(now, &mut out),
             Input::Connected { exporter } => match self.phase {
                 Phase::Connecting { .. } => {
-                    self.phase = Phase::Connected(Box::new(Live::new(now, exporter)));
+                    self.phase = Phase::Connected(Box::new(Live::new(now, exporter, self.shows_one)));
                     out.push(Output::Greet);
                 }
                 // Nobody wants this link any more.
@@ -386,6 +397,7 @@ impl Client {
         }
         out.extend(live.take_unseen().into_iter().map(|seen| Output::Send(FromDevice::Seen(seen))));
         live.was_in_sync = true;
+        (self.shows_one, live.shows_one) = (false, false);
         let report = match live.rejected() {
             None => Report::InSync,
             Some((space, reason)) => Report::Rejected(space, reason),
@@ -409,6 +421,7 @@ impl Client {
             Phase::Connecting { .. } => {}
             Phase::Connected(live) => {
                 self.pause_ms = live.pause_ms.unwrap_or(self.pause_ms);
+                self.shows_one |= live.shows_one;
                 if live.was_in_sync && now.since(live.since) >= STEADY_MS {
                     self.failures = 0;
                 }

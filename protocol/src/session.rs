@@ -402,11 +402,13 @@ impl Session {
             spaces: welcomes,
             back_off_ms: self.config.back_off_ms,
         })));
-        let ends = then.iter().any(|output| matches!(output, Output::Close));
-        out.extend(then);
-        if ends {
-            return;
+        let is_birth = |output: &Output| matches!(output, Output::Send(FromServer::LogBorn(_)));
+        if then.iter().any(is_birth) {
+            // The device comes back for everything else, and hears of all that began anew before it does.
+            out.extend(then.into_iter().filter(is_birth));
+            return self.bye(Refusal::Unavailable, 0, out);
         }
+        out.extend(then);
         self.state = State::Live { device: hello.device };
         for (id, space) in &mut self.spaces {
             space.follow_readable(*id, hello.device, &self.tls, &mut self.reads);
@@ -677,7 +679,7 @@ impl Session {
         if heads.is_empty() {
             return self.bye(Refusal::Malformed, 0, out);
         }
-        space.knows = true;
+        (space.knows, space.has_shown) = (true, true);
         let agreed: BTreeSet<_> = evidence.common.into_iter().collect();
         let common = samples.into_iter().filter(|at| agreed.contains(&(at.stream, at.position))).collect();
         // Like an append: until it is answered, and the connection with it, nobody is caught up.
@@ -693,7 +695,7 @@ impl Session {
             return;
         }
         let new = born.as_ref().and_then(|born| born.content().ok()).map(|born| born.new);
-        if new == Some(followed.log_id) {
+        if new == Some(followed.log_id) && !followed.has_shown {
             // The device came back before the news of it went round.
             return;
         }

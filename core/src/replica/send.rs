@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 
 use ebb_protocol::{
-    client::{IN_FLIGHT_BYTES_MAX, Input, Outgoing, OutgoingEnvelope},
+    client::{IN_FLIGHT_BYTES_MAX, Input, Outgoing, OutgoingEnvelope, Place},
     envelope::{Header, Kind},
-    id::{Epoch, Hash, LogId, Position, Seq, SpaceId, StreamId},
+    id::{DeviceId, Epoch, Hash, LogId, Position, Seq, SpaceId, StreamId},
     judge::{Chain, Link},
     roster::EntryWithWraps,
     wire::{self, Hello, RosterHead, SpaceHello},
@@ -59,7 +59,7 @@ impl Engine {
         &mut self,
         in_flight: &BTreeSet<Hash>,
         caught_up: bool,
-        blocked: &BTreeSet<(SpaceId, Option<StreamId>)>,
+        blocked: &BTreeSet<Place>,
     ) -> Result<Input> {
         let mut items = Vec::new();
         let mut budget = IN_FLIGHT_BYTES_MAX;
@@ -75,8 +75,8 @@ impl Engine {
             }
             more |= self.seal_all(&id, blocked)?;
             let space = self.space(&id)?;
-            let wanted = |stream: &StreamId, hash: &Hash| {
-                !in_flight.contains(hash) && !blocked.contains(&(id, Some(*stream)))
+            let wanted = |stream: &StreamId, author: &DeviceId, hash: &Hash| {
+                !in_flight.contains(hash) && !blocked.contains(&(id, Some((*stream, *author))))
             };
             // What others wrote is given back only once it is clear that the server lacks it.
             let others = caught_up && space.server_roster.is_some();
@@ -116,15 +116,16 @@ impl Engine {
 
     /// Seals every stream of a space that holds unsealed changes, if this device may sign there now. Says whether
     /// something must wait until what was sealed under an older key is at the server.
-    fn seal_all(&mut self, id: &SpaceId, blocked: &BTreeSet<(SpaceId, Option<StreamId>)>) -> Result<bool> {
+    fn seal_all(&mut self, id: &SpaceId, blocked: &BTreeSet<Place>) -> Result<bool> {
         let space = self.space(id)?;
         let first_chain = space.settled.head().is_none();
         if space.frozen || (!space.pending.is_empty() && !first_chain) {
             return Ok(false);
         }
+        let me = self.secrets.id();
         let mut waits = false;
         for stream in changes::unsealed_streams(self.store.read(), id)? {
-            if blocked.contains(&(*id, Some(stream))) {
+            if blocked.contains(&(*id, Some((stream, me)))) {
                 continue;
             }
             if self.awaits_older_epoch(id, &stream)? {

@@ -119,7 +119,7 @@ impl Engine {
                 let space = entries.space;
                 return self.keep(entries).map(|head| Some(Input::Kept(space, head)));
             }
-            Output::KeepAcked(acked) => self.keep_acked(&acked)?,
+            Output::KeepAcked { acked, is_evidence } => self.keep_acked(&acked, is_evidence)?,
             Output::KeepHeads(heads) => self.keep_heads(&heads)?,
             Output::KeepBirth(born) => self.keep_birth(&born)?,
             Output::Recall(need) => {
@@ -215,7 +215,7 @@ impl Engine {
         pins.heads.iter().find_map(|key| verify::check(signed.clone(), key).ok())?.content().ok()
     }
 
-    fn keep_acked(&mut self, acked: &Acked) -> Result<()> {
+    fn keep_acked(&mut self, acked: &Acked, is_evidence: bool) -> Result<()> {
         let Some(heads) = self.attested(&acked.head) else {
             return Err(Error::retry("the server's receipt does not carry its signature"));
         };
@@ -239,7 +239,10 @@ impl Engine {
                     outbox::set_place(tx, known.row, place)?;
                 }
             }
-            keep_evidence(tx, &heads, &acked.head)
+            if is_evidence {
+                keep_evidence(tx, &heads, &acked.head)?;
+            }
+            Ok(())
         })?;
         if adopts && let Some(space) = self.spaces.get_mut(&id) {
             space.log_id = heads.log_id;

@@ -209,7 +209,7 @@ pub(crate) fn unsent(
     own: &DeviceId,
     others: bool,
     bytes_max: usize,
-    wanted: impl Fn(&StreamId, &Hash) -> bool,
+    wanted: impl Fn(&StreamId, &DeviceId, &Hash) -> bool,
 ) -> SqlResult<(Vec<Stored>, bool)> {
     let mut query = db.prepare_cached(
         "SELECT row, stream, author, seq, hash, was_placed, bytes FROM envelope
@@ -221,7 +221,7 @@ pub(crate) fn unsent(
     for stream in unsent_streams(db, space)? {
         let mut rows = query.query(params![space.0, own.0, others, stream.0])?;
         while let Some(row) = rows.next()? {
-            if !wanted(&stream, &Hash(id(row, 4)?)) {
+            if !wanted(&stream, &DeviceId(id(row, 2)?), &Hash(id(row, 4)?)) {
                 continue;
             }
             let envelope = stored(row)?;

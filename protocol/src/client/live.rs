@@ -2,7 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{BACK_OFF_MS_MAX, Input, Outgoing, Output, Report, UNAVAILABLE_MS, UPLINK_BYTES_PER_S_MIN};
+use super::{
+    BACK_OFF_MS_MAX, Input, Outgoing, Output, Place, Report, UNAVAILABLE_MS, UPLINK_BYTES_PER_S_MIN,
+};
 use crate::{
     id::{DeviceId, Hash, LogId, Millis, Position, RosterSeq, Seq, SpaceId, StreamId},
     roster::EntryWithWraps,
@@ -14,9 +16,6 @@ use crate::{
 
 /// How often the same refusal of the same thing is acted upon within one connection.
 const REMEDIES_MAX: u32 = 3;
-
-/// A stream, or a whole space.
-type Place = (SpaceId, Option<StreamId>);
 
 #[derive(Debug)]
 pub(super) struct Live {
@@ -57,8 +56,12 @@ pub(super) struct Live {
     unseen: BTreeSet<(SpaceId, StreamId)>,
     /// Spaces about which the server asked in this connection whether it lost data.
     disputed: BTreeSet<SpaceId>,
-    /// The one of them that it is answered about: whatever it makes of that ends the connection.
-    answered: Option<Answer>,
+    /// Those of them whose evidence is being looked up.
+    recalls: BTreeSet<SpaceId>,
+    /// Those of them whose evidence was sent: what the server makes of any ends the connection.
+    shown: BTreeSet<SpaceId>,
+    /// Whether evidence of one space only is shown: it is not known which of several did not convince.
+    pub(super) shows_one: bool,
     /// When the device last said something.
     said: Millis,
     pinged: bool,
@@ -85,13 +88,6 @@ struct PushedEntry {
     frame: u64,
 }
 
-/// Evidence that a server lost data.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Answer {
-    LookedUp(SpaceId),
-    Shown(SpaceId),
-}
-
 /// What a refusal is about, whatever its bytes: sealed or signed again it is the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Subject {
@@ -108,7 +104,7 @@ pub(super) enum End {
 }
 
 impl Live {
-    pub(super) fn new(now: Millis, exporter: [u8; 32]) -> Self {
+    pub(super) fn new(now: Millis, exporter: [u8; 32], shows_one: bool) -> Self {
         Self {
             since: now,
             trusted: false,
@@ -134,7 +130,9 @@ impl Live {
             log_ids: BTreeMap::new(),
             unseen: BTreeSet::new(),
             disputed: BTreeSet::new(),
-            answered: None,
+            recalls: BTreeSet::new(),
+            shown: BTreeSet::new(),
+            shows_one,
             said: now,
             pinged: false,
             owed_since: Some(now),
@@ -219,13 +217,13 @@ impl Live {
                 reach.1 = reach.1.max(head.position);
                 self.unseen.insert((space, head.stream));
             }
-            Input::Evidence(evidence) if self.answered == Some(Answer::LookedUp(evidence.space)) => {
+            Input::Evidence(evidence) if self.recalls.remove(&evidence.space) => {
                 if evidence.heads.is_empty() {
                     // Nothing to show: the device comes back as one that meets this log for the first time.
                     self.begins_anew = true;
                     return Err(End::Broken);
                 }
-                self.answered = Some(Answer::Shown(evidence.space));
+                self.shown.insert(evidence.space);
                 out.push(Output::Send(FromDevice::Evidence(evidence)));
             }
             Input::Frame(frame) => {
@@ -338,12 +336,13 @@ impl Live {
             FromServer::Bye(bye) => {
                 // A log began anew, or the device became a member: there is more for it than it asked for.
                 self.begins_anew |= bye.reason == Refusal::Unavailable && bye.retry_ms == 0;
-                if bye.reason == Refusal::Malformed
-                    && let Some(Answer::Shown(space)) = self.answered
-                {
-                    // What it was shown did not convince it: the device comes as if for the first time.
+                if bye.reason == Refusal::Malformed && !self.shown.is_empty() {
                     self.begins_anew = true;
-                    out.push(Output::BeginAnew(space));
+                    self.shows_one = true;
+                    if self.shown.len() == 1 {
+                        // It did not convince the server: the device comes as if for the first time.
+                        out.extend(self.shown.iter().copied().map(Output::BeginAnew));
+                    }
                 }
                 return Err(End::SentAway(bye));
             }
@@ -369,8 +368,8 @@ impl Live {
             }
             FromServer::NeedEvidence(need) => {
                 self.disputed.insert(need.space);
-                if self.answered.is_none() {
-                    self.answered = Some(Answer::LookedUp(need.space));
+                if !self.shows_one || (self.recalls.is_empty() && self.shown.is_empty()) {
+                    self.recalls.insert(need.space);
                     out.push(Output::Recall(need));
                 }
             }
@@ -418,7 +417,9 @@ impl Live {
             }
         }
         self.note_log(&heads.space, heads.log_id);
-        out.push(Output::KeepAcked(acked));
+        // While the server asks what it had, what it has now is no proof of that, and must not take its place.
+        let is_evidence = !self.disputed.contains(&heads.space);
+        out.push(Output::KeepAcked { acked, is_evidence });
         Ok(())
     }
 
@@ -437,7 +438,7 @@ impl Live {
         }
         let Some(subject) = self.end_run(space, what) else { return };
         let place = match subject {
-            Subject::Envelope(stream, ..) => (space, Some(stream)),
+            Subject::Envelope(stream, author, _) => (space, Some((stream, author))),
             Subject::Entry(_) | Subject::Space => (space, None),
         };
         self.gathered = false;
@@ -507,7 +508,7 @@ impl Live {
         self.given_up.extend(ended);
         if is_own && !matches!(reason, Refusal::Gap(_)) {
             // What the device wrote since waits behind it, and nobody else can give what it lacks.
-            self.block((space, Some(stream)), reason, out);
+            self.block((space, Some((stream, author))), reason, out);
         }
         true
     }

@@ -12,7 +12,7 @@ use crate::{
     roster::{EntryWithWraps, Roster},
     verify::PublicKey,
     wire::{
-        self, Bye, FromServer, Head, NeedEvidence, Refusal, Refused, RefusedWhat, RosterFrame, RosterHead,
+        self, FromServer, Head, NeedEvidence, Refusal, Refused, RefusedWhat, RosterFrame, RosterHead,
         SignedLogBorn, SpaceHello, SpaceWelcome,
     },
 };
@@ -45,6 +45,8 @@ pub(super) struct Space {
     /// Whether the device, even if the roster does not name it, showed that it was here before: it named a
     /// log of this space, which nobody guesses, or heads that this server signed.
     pub(super) knows: bool,
+    /// Whether the device showed heads that this server signed: it waits for what the log makes of them.
+    pub(super) has_shown: bool,
     /// The lost log that the device was asked about, and the samples that it was shown.
     pub(super) asked: Option<(LogId, Vec<Head>)>,
     /// Streams that moved since the last attestation.
@@ -94,6 +96,7 @@ impl Space {
             appending: VecDeque::new(),
             refused_whole: false,
             knows: false,
+            has_shown: false,
             asked: None,
             moved: Vec::new(),
         };
@@ -145,8 +148,6 @@ impl Space {
                 Some(first) => {
                     let missed = snapshot.births[first..].iter().cloned();
                     then.extend(missed.map(|born| Output::Send(FromServer::LogBorn(born))));
-                    let again = Bye { reason: Refusal::Unavailable, retry_ms: 0 };
-                    then.extend([Output::Send(FromServer::Bye(again)), Output::Close]);
                 }
                 None => space.ask(id, hello.log_id, samples, then),
             }

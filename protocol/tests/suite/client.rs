@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use ebb_protocol::{
     client::{
         BACK_OFF_MS_MAX, BACK_OFF_MS_MIN, BYE_MS_MAX, CONNECT_MS_MAX, Client, Input, Outgoing,
-        OutgoingEnvelope, Output, Report, STEADY_MS, UNAVAILABLE_MS,
+        OutgoingEnvelope, Output, Place, Report, STEADY_MS, UNAVAILABLE_MS,
     },
     envelope::Envelope,
     id::{Hash, LogId, Millis, Position, Seq, SpaceId, StreamId},
@@ -139,6 +139,14 @@ impl Phone {
         FromServer::Acked(Acked { envelopes: seqs.iter().map(acked).collect(), head })
     }
 
+    /// Evidence of a loss in a space was looked up.
+    fn show(&mut self, space: SpaceId) {
+        let heads = Heads { space, log_id: LOG, heads: Vec::new() };
+        let heads = vec![SignedHeads::sign(&heads, |message| heads_key().sign(message))];
+        let out = self.input(Input::Evidence(Evidence { space, heads, common: Vec::new() }));
+        assert!(matches!(sent(&out)[..], [FromDevice::Evidence(_)]), "{out:?}");
+    }
+
     fn entries(&self, first: u64, count: usize) -> FromServer {
         let item = Item { received_ms: Millis(1), content: ItemContent::Own(Hash::ZERO) };
         let items = vec![item; count];
@@ -204,8 +212,6 @@ fn connects(out: &[Output]) -> bool {
 }
 
 /// A stream, or a whole space.
-type Place = (SpaceId, Option<StreamId>);
-
 fn gathers(out: &[Output]) -> Option<(&BTreeSet<Hash>, &BTreeSet<Place>)> {
     out.iter().find_map(|output| match output {
         Output::Gather { in_flight, blocked, .. } => Some((in_flight, blocked)),
@@ -461,7 +467,12 @@ fn a_remedy_that_does_not_help_is_not_tried_for_ever() {
             phone.outbox(vec![item]);
             let out = phone.refuse(1, reason);
             if reports(&out).contains(&Report::Rejected(phone.space(), reason)) {
-                assert!(gathers(&out).unwrap().1.contains(&(phone.space(), Some(STREAM))));
+                assert!(
+                    gathers(&out)
+                        .unwrap()
+                        .1
+                        .contains(&(phone.space(), Some((STREAM, phone.patient.phone.id()))))
+                );
                 break;
             }
             tries += 1;
@@ -488,17 +499,71 @@ fn evidence_that_does_not_convince_is_not_shown_for_ever() {
     assert!(!begins_anew(&phone.frame(away(Refusal::Malformed))), "nothing was asked");
 
     let mut phone = Phone::in_sync();
-    let acked = phone.acked(&[(1, 1)]);
-    let FromServer::Acked(acked) = acked else { panic!("{acked:?}") };
     phone.frame(FromServer::NeedEvidence(NeedEvidence { space, samples: Vec::new() }));
-    // One space is answered about in a connection: what is made of that is about this one.
-    let other = NeedEvidence { space: SpaceId([9; 16]), samples: Vec::new() };
-    assert!(phone.frame(FromServer::NeedEvidence(other.clone())).is_empty());
-    phone.input(Input::Evidence(Evidence { space, heads: vec![acked.head], common: Vec::new() }));
-    assert!(phone.frame(FromServer::NeedEvidence(other)).is_empty());
-    let out = phone.frame(away(Refusal::Malformed));
-    assert!(begins_anew(&out));
-    assert_eq!(out.iter().filter(|output| matches!(output, Output::BeginAnew(_))).count(), 1);
+    phone.show(space);
+    assert!(begins_anew(&phone.frame(away(Refusal::Malformed))));
+}
+
+/// Which of several spaces did not convince the server is not known: they are shown one by one then.
+#[test]
+fn no_space_is_begun_anew_for_anothers_evidence() {
+    let mut phone = Phone::in_sync();
+    let spaces = [phone.space(), SpaceId([9; 16])];
+    let anew = |out: &[Output]| {
+        let anew = out.iter().filter_map(|output| match output {
+            Output::BeginAnew(space) => Some(*space),
+            _ => None,
+        });
+        Vec::from_iter(anew)
+    };
+    let asked = |phone: &mut Phone| {
+        spaces.map(|space| {
+            let need = NeedEvidence { space, samples: Vec::new() };
+            let out = phone.frame(FromServer::NeedEvidence(need));
+            matches!(out[..], [Output::Recall(_)])
+        })
+    };
+    let malformed = || FromServer::Bye(Bye { reason: Refusal::Malformed, retry_ms: 0 });
+    let again = |phone: &mut Phone| {
+        phone.wait(BACK_OFF_MS_MIN);
+        phone.greet();
+        phone.outbox(Vec::new());
+        phone.frame(welcome(EXPORTER, 0));
+        phone.outbox(Vec::new());
+    };
+    assert_eq!(asked(&mut phone), [true, true]);
+    spaces.iter().for_each(|space| phone.show(*space));
+    assert_eq!(anew(&phone.frame(malformed())), []);
+    again(&mut phone);
+    assert_eq!(asked(&mut phone), [true, false]);
+    phone.show(spaces[0]);
+    assert_eq!(anew(&phone.frame(malformed())), spaces[..1]);
+    again(&mut phone);
+    let other = NeedEvidence { space: spaces[1], samples: Vec::new() };
+    assert!(matches!(phone.frame(FromServer::NeedEvidence(other))[..], [Output::Recall(_)]));
+    phone.show(spaces[1]);
+    assert_eq!(anew(&phone.frame(malformed())), spaces[1..]);
+    // Once in sync, all that is asked for is shown again.
+    phone.wait(BACK_OFF_MS_MIN);
+    phone.arrive_again();
+    assert_eq!(asked(&mut phone), [true, true]);
+}
+
+#[test]
+fn what_a_server_has_that_asks_what_it_had_is_no_evidence() {
+    for asks in [false, true] {
+        let mut phone = Phone::in_sync();
+        if asks {
+            phone.frame(FromServer::NeedEvidence(NeedEvidence { space: phone.space(), samples: Vec::new() }));
+        }
+        phone.push(1, 1);
+        let out = phone.frame(phone.acked(&[(1, 1)]));
+        let kept = out.iter().find_map(|output| match output {
+            Output::KeepAcked { is_evidence, .. } => Some(*is_evidence),
+            _ => None,
+        });
+        assert_eq!(kept, Some(!asks));
+    }
 }
 
 #[test]
@@ -573,7 +638,11 @@ fn a_refused_refill_goes_out_as_new_if_it_is_ones_own_and_the_server_knows_of_no
         assert_eq!((rewound, reports(&out)), (as_new, rejected), "{author} {reason:?}: {out:?}");
         let (kept_back, blocked) = gathers(&out).unwrap();
         assert_eq!(kept_back.len(), if as_new { 1 } else { 3 }, "{author} {reason:?}: {out:?}");
-        assert_eq!(blocked.contains(&(space, Some(stream))), is_rejected, "{author} {reason:?}: {out:?}");
+        assert_eq!(
+            blocked.contains(&(space, Some((stream, author)))),
+            is_rejected,
+            "{author} {reason:?}: {out:?}"
+        );
         let looks = out.iter().filter(|output| matches!(output, Output::Gather { .. })).count();
         (0..looks).for_each(|_| drop(phone.outbox(Vec::new())));
         phone.frame(phone.acked(&[(1, 1)]));
@@ -589,7 +658,7 @@ fn one_space_that_must_wait_keeps_no_other_waiting() {
     let day_ms = 86_400_000;
     let out = phone.refuse(1, Refusal::Quota(day_ms));
     let (_, blocked) = gathers(&out).unwrap();
-    assert_eq!(*blocked, [(phone.space(), Some(STREAM))].into());
+    assert_eq!(*blocked, [(phone.space(), Some((STREAM, phone.patient.phone.id())))].into());
     phone.outbox(Vec::new());
     assert!(!phone.client.is_in_sync());
     // Whatever else there is goes at once.

@@ -785,6 +785,11 @@ fn signed(space: SpaceId, log_id: LogId, key: &Key) -> SignedHeads {
     SignedHeads::sign(&heads, |message| key.sign(message))
 }
 
+fn birth(space: SpaceId, old: LogId, new: LogId) -> SignedLogBorn {
+    let born = LogBorn { space, old, new, evidence: Vec::new(), common: Vec::new() };
+    SignedLogBorn::sign(&born, |message| heads_key().sign(message))
+}
+
 /// A device that is further than the server's log.
 fn ahead(patient: &Patient) -> (Line, Vec<Output>) {
     let hello = SpaceHello { cursors: vec![head(STREAM, 9)], ..agreed(patient) };
@@ -809,10 +814,22 @@ fn a_server_that_is_behind_asks_for_evidence_and_nothing_else_happens_meanwhile(
     // Least of all is the device told that it is caught up.
     let [Output::Bear { old: LOG, evidence, common, .. }] = &out[..] else { panic!("{out:?}") };
     assert_eq!((evidence.len(), &common[..]), (1, &[head(STREAM, 4)][..]), "signed here, and shown before");
-    let born = LogBorn { space, old: LOG, new: LogId([2; 16]), evidence: Vec::new(), common: Vec::new() };
-    let born = SignedLogBorn::sign(&born, |message| heads_key().sign(message));
-    let out = line.input(Input::Born(space, Some(born)));
+    let out = line.input(Input::Born(space, Some(birth(space, LOG, LogId([2; 16])))));
     assert!(matches!(out[0], Output::Send(FromServer::LogBorn(_))));
+    assert_eq!(bye(&out), Some(Bye { reason: Refusal::Unavailable, retry_ms: 0 }));
+}
+
+#[test]
+fn who_showed_evidence_is_answered_though_the_new_log_took_a_roster_of_his_meanwhile() {
+    let patient = Patient::new(1);
+    let (space, new) = (patient.space(), LogId([2; 16]));
+    let (mut line, _) = ahead(&patient);
+    let heads = vec![signed(space, LOG, &heads_key())];
+    line.frame(FromDevice::Evidence(Evidence { space, heads, common: Vec::new() }));
+    let state = Some((new, Arc::new(patient.roster.clone())));
+    line.input(Input::RosterCommitted { space, state, refused: None });
+    let out = line.input(Input::Born(space, Some(birth(space, LOG, new))));
+    assert!(matches!(out[0], Output::Send(FromServer::LogBorn(_))), "{out:?}");
     assert_eq!(bye(&out), Some(Bye { reason: Refusal::Unavailable, retry_ms: 0 }));
 }
 
@@ -837,11 +854,7 @@ fn evidence_counts_if_this_server_signed_it_for_this_log_and_space() {
 #[test]
 fn a_device_of_an_ended_log_is_told_of_every_birth_since() {
     let patient = Patient::new(1);
-    let birth = |old: u8, new: u8| {
-        let (old, new) = (LogId([old; 16]), LogId([new; 16]));
-        let born = LogBorn { space: patient.space(), old, new, evidence: Vec::new(), common: Vec::new() };
-        SignedLogBorn::sign(&born, |message| heads_key().sign(message))
-    };
+    let birth = |old: u8, new: u8| birth(patient.space(), LogId([old; 16]), LogId([new; 16]));
     let hello = SpaceHello { log_id: LogId([8; 16]), ..agreed(&patient) };
     let mut found = snapshot(&patient, &hello, Vec::new());
     found.births = vec![birth(7, 8), birth(8, 9), birth(9, 1)];
@@ -862,4 +875,23 @@ fn a_device_of_an_ended_log_is_told_of_every_birth_since() {
         out[..],
         [Output::Send(FromServer::Welcome(_)), Output::Send(FromServer::NeedEvidence(_))]
     ));
+}
+
+#[test]
+fn a_desk_hears_in_one_connection_of_all_that_began_anew() {
+    let patients = [Patient::new(1), Patient::new(2)];
+    let ended = LogId([8; 16]);
+    let spaces = patients.iter().map(|patient| SpaceHello { log_id: ended, ..agreed(patient) }).collect();
+    let desk = Device::new(3);
+    let mut line = Line::new(&desk);
+    let hello = Hello { version: wire::VERSION, device: desk.id(), pins_version: 0, spaces };
+    let mut out = line.frame(FromDevice::Hello(hello));
+    for patient in &patients {
+        let mut found = snapshot(patient, &agreed(patient), Vec::new());
+        found.births = vec![birth(patient.space(), ended, LOG)];
+        out = line.input(Input::Opened(patient.space(), Some(found)));
+    }
+    let is_birth = |output: &&Output| matches!(output, Output::Send(FromServer::LogBorn(_)));
+    assert_eq!(out.iter().filter(is_birth).count(), 2, "{out:?}");
+    assert_eq!(bye(&out), Some(Bye { reason: Refusal::Unavailable, retry_ms: 0 }));
 }

@@ -6,7 +6,7 @@ use std::{
 };
 
 use ebb_protocol::{
-    client::{BYE_MS_MAX, Client, Input, Outgoing, OutgoingEnvelope, Output, Report},
+    client::{BYE_MS_MAX, Client, Input, Outgoing, OutgoingEnvelope, Output, Place, Report},
     envelope,
     id::{DeviceId, Hash, LogId, Millis, Position, RosterSeq, Seq, SpaceId, StreamId},
     wire::{
@@ -94,7 +94,7 @@ enum Link {
 enum Owed {
     Connection,
     Greeting,
-    Outbox { in_flight: BTreeSet<Hash>, blocked: BTreeSet<(SpaceId, Option<StreamId>)> },
+    Outbox { in_flight: BTreeSet<Hash>, blocked: BTreeSet<Place> },
     Kept(SpaceId, StreamId, Position),
     Evidence(SpaceId),
 }
@@ -245,7 +245,7 @@ impl Driver {
         &mut self,
         feed: &mut Feed<'_>,
         in_flight: &BTreeSet<Hash>,
-        blocked: &BTreeSet<(SpaceId, Option<StreamId>)>,
+        blocked: &BTreeSet<Place>,
     ) -> Input {
         let space = space();
         let mut items = Vec::new();
@@ -257,7 +257,8 @@ impl Driver {
         let from = feed.below(ENVELOPES);
         let rest = held().envelopes[from..].iter().filter(|envelope| !in_flight.contains(&envelope.hash));
         let envelopes: Vec<_> = rest.cloned().collect();
-        let is_blocked = blocked.contains(&(space, None)) || blocked.contains(&(space, Some(STREAM)));
+        let chain = Some((STREAM, held().patient.phone.id()));
+        let is_blocked = blocked.contains(&(space, None)) || blocked.contains(&(space, chain));
         if !envelopes.is_empty() && !is_blocked {
             items.push(Outgoing::Envelopes { space, stream: STREAM, envelopes, refill: feed.one_in(4) });
         }

@@ -7,7 +7,7 @@ use std::sync::{
 
 use ebb_protocol::{
     envelope::Envelope,
-    id::{Hash, LogId, Millis, Position},
+    id::{DeviceId, Hash, LogId, Millis, Position},
     judge::Chain,
     wire::Head,
 };
@@ -169,6 +169,23 @@ fn what_others_may_hold_is_not_sealed_again_at_its_place() {
     phone.rotate();
     phone.with(|engine| engine.reseal(&phone.space, &phone.stream, Seq(1)));
     assert_eq!(phone.with(outgoing), [(1, 3, false)]);
+}
+
+#[test]
+fn an_author_of_whom_nothing_is_taken_keeps_no_other_waiting() {
+    let phone = Sealing::open();
+    phone.log();
+    phone.with(|engine| {
+        for (author, goes) in [(engine.secrets.id(), false), (DeviceId([9; 16]), true)] {
+            let blocked = [(phone.space, Some((phone.stream, author)))].into();
+            let Input::Outbox { items, .. } = engine.gather(&BTreeSet::new(), true, &blocked)? else {
+                panic!("an outbox")
+            };
+            let went = items.iter().any(|item| matches!(item, Outgoing::Envelopes { .. }));
+            assert_eq!(went, goes);
+        }
+        Ok(())
+    });
 }
 
 #[test]

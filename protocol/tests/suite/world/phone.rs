@@ -178,14 +178,16 @@ impl Phone {
             Output::KeepRoster(frame) => self.keep_roster(frame),
             Output::KeepRosterAck(head) => self.keep_roster_ack(&head),
             Output::Keep(entries) => return Some(self.keep(entries)),
-            Output::KeepAcked(acked) => {
+            Output::KeepAcked { acked, is_evidence } => {
                 let heads =
                     verify::check(acked.head.clone(), &heads_key().public()).unwrap().content().unwrap();
                 if self.log_id.is_zero() {
                     self.log_id = heads.log_id;
                 }
                 assert_eq!(self.log_id, heads.log_id);
-                self.evidence.push(acked.head);
+                if is_evidence {
+                    self.evidence.push(acked.head);
+                }
                 for acked in acked.envelopes {
                     if let Some(sealed) = self.sealed.get_mut(&acked.hash) {
                         sealed.position = Some(acked.position);
