@@ -21,6 +21,7 @@ use std::{
 
 use ebb_tests::{
     scenario::{Scenario, Step},
+    ward,
     world::{Fault, Outcome, Tally, World},
 };
 
@@ -30,7 +31,9 @@ const SEEDS: u64 = 1_000;
 const TWICE_EVERY: u64 = 50;
 /// What a thousand seeds must have met, or they showed nothing.
 const MET: &[(&str, u64)] = &[
+    ("events", 30_000),
     ("records", 10_000),
+    ("changes looked at", 10_000),
     ("edits", 2_000),
     ("conflicts", 50),
     ("connections", 3_000),
@@ -42,9 +45,13 @@ const MET: &[(&str, u64)] = &[
     ("server crashes", 500),
     ("failing syncs", 100),
     ("failing reads", 100),
+    ("disk faults", 500),
     ("full disks", 100),
     ("slow disks", 100),
+    ("spaces that fail alone", 50),
     ("restores", 100),
+    ("restorations noticed", 100),
+    ("refills", 500),
     ("devices put back", 100),
     ("set aside", 100),
     ("moments in the background", 200),
@@ -78,7 +85,10 @@ fn main() {
         (Some(file), _) => one(&kept(file)),
         (None, Some(seed)) if arguments.shrinks => one(&shrink_and_tell(seed)),
         (None, Some(seed)) => one(&Scenario::new(seed)),
-        (None, None) => keeps_hold() & many(arguments.from, arguments.seeds),
+        (None, None) => {
+            ward::show_logs();
+            keeps_hold() & many(arguments.from, arguments.seeds) & logged_no_error()
+        }
     };
     let verdict = if fine { "ok. 1 passed; 0 failed" } else { "FAILED. 0 passed; 1 failed" };
     say(&format!("\ntest result: {verdict}; 0 ignored; 0 measured; 0 filtered out\n"));
@@ -115,7 +125,14 @@ fn keeps_hold() -> bool {
         }
     }
     say(&format!("{} kept scenarios lived through", files.len()));
-    fine
+    fine && !files.is_empty()
+}
+
+/// What is logged as an error is a defect, whatever else holds.
+fn logged_no_error() -> bool {
+    let errors = ward::errors();
+    errors.iter().for_each(|error| say(&format!("test sim ... FAILED: logged as an error: {error}")));
+    errors.is_empty()
 }
 
 fn kept(file: &Path) -> Scenario {
@@ -199,7 +216,8 @@ fn faulty(scenario: &Scenario) -> Option<Fault> {
 /// Cuts a failing scenario down, says what is left, and leaves it in a file.
 fn shrink_and_tell(seed: u64) -> Scenario {
     let scenario = Scenario::new(seed);
-    let shortest = shrunk(scenario);
+    let Some(why) = faulty(&scenario) else { return scenario };
+    let shortest = shrunk(scenario, &kind(&why));
     let why = faulty(&shortest).map_or_else(String::new, |Fault(why)| why);
     say(&format!("\nseed {seed}, cut down to {} events: {why}", shortest.steps.len()));
     for Step { at_ms, event } in &shortest.steps {
@@ -213,8 +231,13 @@ fn shrink_and_tell(seed: u64) -> Scenario {
     shortest
 }
 
-/// Leaves out as many events as possible, ever smaller runs of them, as long as it fails.
-fn shrunk(mut scenario: Scenario) -> Scenario {
+/// A fault without its figures: what differs between a run and a shorter one.
+fn kind(Fault(why): &Fault) -> String {
+    why.chars().filter(|letter| !letter.is_ascii_digit()).collect()
+}
+
+/// Leaves out as many events as possible, ever smaller runs of them, as long as it fails in the same way.
+fn shrunk(mut scenario: Scenario, of_kind: &str) -> Scenario {
     let mut chunk = scenario.steps.len() / 2;
     while chunk > 0 {
         let mut at = 0;
@@ -222,7 +245,7 @@ fn shrunk(mut scenario: Scenario) -> Scenario {
         while at < scenario.steps.len() {
             let mut shorter = scenario.clone();
             shorter.steps.drain(at..(at + chunk).min(scenario.steps.len()));
-            if faulty(&shorter).is_some() {
+            if faulty(&shorter).is_some_and(|fault| kind(&fault) == of_kind) {
                 (scenario, less) = (shorter, true);
             } else {
                 at += chunk;

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use ebb_protocol::{session, verify::PublicKey};
+use ebb_protocol::{session, verify::PublicKey, wire};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     sync::watch,
@@ -16,7 +16,7 @@ pub use exchange::{APPENDS_BYTES_MAX, End, Exchange, Step, WRITES_BYTES_MAX};
 
 /// Bytes reserved while waiting for a frame, all that an idle connection holds; more as frames need it.
 const READ_BYTES: usize = 4 << 10;
-/// A peer that does not take the last bytes in this time, and close in its turn, never will.
+/// A peer that takes none of the last bytes in this time, or has them and does not close in its turn, never will.
 const CLOSE_MS_MAX: u64 = 2_000;
 /// Commits under way may take so long when the server is stopped.
 const STOP_MS_MAX: u64 = 5_000;
@@ -172,15 +172,24 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
 
     /// Writes what is left and waits until the peer has seen the end.
     async fn finish(&mut self) {
+        // Whether it worked does not matter any more.
+        let _ = tokio::time::timeout(Duration::from_millis(wire::ANSWER_MS_MAX), self.say_the_rest()).await;
+    }
+
+    /// What a desk is told before it is asked to come back may be more than a stranger's window at once.
+    async fn say_the_rest(&mut self) -> std::io::Result<u64> {
         let Self { exchange, reader, writer, .. } = self;
-        let finish = async {
-            writer.write_all(exchange.unwritten()).await?;
+        let each = Duration::from_millis(CLOSE_MS_MAX);
+        while !exchange.unwritten().is_empty() {
+            let bytes = tokio::time::timeout(each, write_some(writer, exchange.unwritten())).await??;
+            exchange.wrote(bytes);
+        }
+        let closing = async {
             writer.shutdown().await?;
             // Closing before the peer has read would take the last frames from it.
             tokio::io::copy(reader, &mut tokio::io::sink()).await
         };
-        // Whether it worked does not matter any more.
-        let _ = tokio::time::timeout(Duration::from_millis(CLOSE_MS_MAX), finish).await;
+        tokio::time::timeout(each, closing).await?
     }
 }
 

@@ -521,8 +521,13 @@ fn unserved() -> (Shared, watch::Sender<bool>) {
 
 /// A connection over a pipe, on tokio's own paused clock.
 fn piped(device: &Device) -> (Link, watch::Sender<bool>) {
+    piped_through(device, 64 << 10)
+}
+
+/// The same, where so many bytes may be on their way.
+fn piped_through(device: &Device, bytes: usize) -> (Link, watch::Sender<bool>) {
     let (shared, stop) = unserved();
-    let (near, far) = tokio::io::duplex(64 << 10);
+    let (near, far) = tokio::io::duplex(bytes);
     let (reader, writer) = tokio::io::split(far);
     let pass = Gate::new(1).enter(Way::Tcp, Ipv4Addr::LOCALHOST.into());
     tokio::spawn(serve(Arc::new(shared), device.tls.public(), [5; 32], reader, writer, pass));
@@ -572,6 +577,33 @@ async fn nonsense_is_answered_with_good_bye() {
         assert_eq!(bye.reason, Refusal::Malformed);
         assert!(link.hear().await.is_none());
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_reads_slowly_hears_the_last_word() {
+    let device = Device::new(1);
+    let (mut link, _stop) = piped_through(&device, 2 << 10);
+    link.hello(&device, Vec::new()).await;
+    let ping = wire::encode_frame(&FromDevice::Ping(u32::MAX));
+    let (pings, nonsense) = (ping.repeat(1_500), vec![0xff; 8]);
+    link.pipe.write_all(&[pings, nonsense].concat()).await.unwrap();
+    let (mut heard, mut part) = (Vec::new(), [0; 2 << 10]);
+    loop {
+        tokio::time::sleep(Duration::from_millis(1_000)).await;
+        match link.pipe.read(&mut part).await.unwrap() {
+            0 => break,
+            bytes => heard.extend_from_slice(&part[..bytes]),
+        }
+    }
+    let mut frames = Vec::new();
+    let mut rest = &heard[..];
+    while let Some((len, after)) = rest.split_first_chunk() {
+        let (frame, after) = after.split_at(u32::from_be_bytes(*len) as usize);
+        frames.push(wire::decode::<FromServer>(frame).unwrap());
+        rest = after;
+    }
+    assert!(heard.len() > 6 * part.len(), "{} bytes in {} frames", heard.len(), frames.len());
+    assert!(matches!(frames.last(), Some(FromServer::Bye(_))));
 }
 
 #[tokio::test(start_paused = true)]

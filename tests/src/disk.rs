@@ -2,7 +2,7 @@
 //! own.
 //!
 //! Each [`Disk`] registers a VFS of its own, whose name goes into the configuration of a replica or a
-//! server. Every operation on a file passes `State::verdict`, the one place where faults are decided,
+//! server. Every operation on what a file holds passes `State::verdict`, the one place where faults are decided,
 //! by what kind of file it is and never by what is written. A [`Disk::simulated`] knows besides what is
 //! durable ([`medium`]): it can lose, tear and reorder whatever was not synced when the power was cut.
 //!
@@ -68,7 +68,7 @@ pub struct Counts {
     pub bytes: u64,
     /// Syncs that succeeded.
     pub syncs: u64,
-    /// Operations that were made to fail.
+    /// Operations that were made to fail, while there was power.
     pub faults: u64,
 }
 
@@ -307,6 +307,12 @@ impl Disk {
     #[must_use]
     pub fn recorded(&self) -> Vec<Event> {
         self.shared.state().recorded()
+    }
+
+    /// Operations that were made to fail so far, while there was power.
+    #[must_use]
+    pub fn faults(&self) -> u64 {
+        [FileKind::Database, FileKind::Wal, FileKind::Other].map(|kind| self.counts(kind).faults).iter().sum()
     }
 
     /// What happened to files of a kind so far.

@@ -1,7 +1,7 @@
 //! What should be true, in the plainest code possible.
 //!
-//! The model knows what calls promised: which versions of which records a device was told are saved, what was
-//! granted, and what the server said is where. It knows nothing of documents, envelopes or rosters. A call
+//! The model knows what calls promised: which versions of which records a device was told are saved, and what was
+//! granted. (What the server said is where, the world's server notes.) It knows nothing of documents, envelopes or rosters. A call
 //! that failed when the power went may have done its work or not: what it would have done is `maybe`.
 
 use std::collections::{BTreeMap, BTreeSet};

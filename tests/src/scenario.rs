@@ -103,6 +103,8 @@ pub enum Event {
     SlowDisk(Host, u16, u16),
     /// A host's disk is full for so many ms.
     FullDisk(Host, u16),
+    /// The server cannot store what belongs to one of the spaces, for so many ms.
+    SpaceFails(u8, u16),
     /// The next so many syncs of a host fail.
     FailSyncs(Host, u8),
     /// The next so many reads of a host fail.
@@ -239,7 +241,8 @@ fn trouble(random: &mut Random, puts_back: bool) -> Event {
         62..70 => Event::CrashAtOutput(host, small(random) % 12, short(random, 10_000)),
         70..72 => Event::Mischief(small(random)),
         72..75 => Event::SlowDisk(host, short(random, 400), short(random, 20_000)),
-        75..80 => Event::FullDisk(host, short(random, 20_000)),
+        75..79 => Event::FullDisk(host, short(random, 20_000)),
+        79 => Event::SpaceFails(small(random), short(random, 20_000)),
         80..85 => Event::FailSyncs(host, 1 + small(random) % 3),
         85..89 => Event::FailReads(host, 1 + small(random) % 3),
         89..93 if puts_back => Event::Copy(copied(random)),

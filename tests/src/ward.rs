@@ -21,7 +21,7 @@ use ebb_core::{
 use ebb_protocol::{id::SpaceId, wire::SignedPins};
 use ebb_sync_server::{Server, config, keys::Keys, log::sqlite, system};
 use tempfile::TempDir;
-use tracing_subscriber::{Layer, layer::SubscriberExt, util::SubscriberInitExt};
+use tracing_subscriber::{Layer, filter::LevelFilter, layer::SubscriberExt, util::SubscriberInitExt};
 
 /// How long a test waits for something that must happen; far above what it takes.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -301,7 +301,10 @@ impl TestDevice {
 pub fn show_logs() {
     let filter = tracing_subscriber::EnvFilter::from_default_env();
     let shown = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_filter(filter);
-    let _ = tracing_subscriber::registry().with(shown).with(KeepErrors).try_init();
+    let _ = tracing_subscriber::registry()
+        .with(shown)
+        .with(KeepErrors.with_filter(LevelFilter::ERROR))
+        .try_init();
 }
 
 /// Fails if anything in this process was logged at error level since it began: error means bug.
@@ -309,8 +312,14 @@ pub fn show_logs() {
 /// # Panics
 /// If so.
 pub fn assert_no_errors() {
-    let errors = ERRORS.lock().unwrap_or_else(PoisonError::into_inner);
+    let errors = errors();
     assert!(errors.is_empty(), "logged at error level: {errors:?}");
+}
+
+/// What was logged at error level in this process since [`show_logs`].
+#[must_use]
+pub fn errors() -> Vec<String> {
+    ERRORS.lock().unwrap_or_else(PoisonError::into_inner).clone()
 }
 
 static ERRORS: Mutex<Vec<String>> = Mutex::new(Vec::new());

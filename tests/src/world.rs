@@ -15,7 +15,7 @@ use std::{
 use ebb_core::SpaceId;
 use ebb_protocol::{
     client::{BACK_OFF_MS_MAX, Input},
-    id::Millis,
+    id::{Hash, Millis},
 };
 use tempfile::TempDir;
 
@@ -113,6 +113,8 @@ enum Happening {
     PowerOn(Host),
     /// A disk has room again, or is fast again.
     DiskRecovers(Host),
+    /// The server can store what belongs to every space again.
+    SpaceRecovers,
 }
 
 /// A small clinic in virtual time.
@@ -136,6 +138,10 @@ pub struct World {
     heals: bool,
     trace: Trace,
     tally: Tally,
+    /// For how long the power goes when it goes at a sync.
+    off_ms: BTreeMap<Host, u16>,
+    /// What devices gave back to a server that lost it, and it did not yet acknowledge.
+    refills: BTreeSet<Hash>,
     _folder: TempDir,
 }
 
@@ -145,6 +151,8 @@ impl World {
     pub fn run(scenario: &Scenario, tells: bool) -> Outcome {
         let mut world = Self::new(scenario.seed, tells);
         let fault = world.live(scenario).err();
+        let disks = world.devices.iter().map(|device| &device.disk).chain([&world.server.disk]);
+        world.tally.add("disk faults", disks.map(|disk| disk.faults()).sum());
         let Self { tally, trace, .. } = world;
         Outcome { tally, trace, fault }
     }
@@ -170,6 +178,8 @@ impl World {
             heals: false,
             trace: Trace::new(tells),
             tally: Tally::default(),
+            off_ms: BTreeMap::new(),
+            refills: BTreeSet::new(),
             _folder: folder,
         }
     }
@@ -247,6 +257,7 @@ impl World {
             Happening::SessionTick(link) => self.session_tick(link),
             Happening::LogWorks => self.log_works(),
             Happening::PowerOn(host) => self.power_on(host),
+            Happening::SpaceRecovers => self.space_recovers(),
             Happening::DiskRecovers(host) => {
                 self.disk(host).free();
                 self.disk(host).slow_syncs(0);
@@ -273,6 +284,7 @@ impl World {
                 disk.cut_at_sync(u64::MAX);
             }
         }
+        self.space_recovers()?;
         self.server.output_until_crash = None;
         for device in 0..self.devices.len() {
             self.devices[device].output_until_crash = None;

@@ -173,7 +173,8 @@ impl State {
 
     /// Decides what becomes of an operation, and counts it.
     pub(super) fn verdict(&mut self, kind: FileKind, op: Op<'_>) -> Result<(), Code> {
-        let verdict = self.powered(op).and_then(|()| match op {
+        self.powered(op)?;
+        let verdict = match op {
             Op::Open | Op::Truncate | Op::Delete | Op::SyncFolder | Op::Look => Ok(()),
             Op::Read if self.reads.strikes() => Err(ffi::SQLITE_IOERR_READ),
             Op::Sync if self.syncs.strikes() => Err(ffi::SQLITE_IOERR_FSYNC),
@@ -186,7 +187,7 @@ impl State {
                 }
                 None => Ok(()),
             },
-        });
+        };
         let counts = self.counts(kind);
         match (verdict, op) {
             (Err(_), _) => counts.faults += 1,

@@ -68,9 +68,10 @@ impl World {
                 Ok(())
             }
             Event::Crash(host, ms) => self.crash(host, ms),
-            Event::CrashAtSync(host, sync, _) => {
+            Event::CrashAtSync(host, sync, ms) => {
                 if self.is_up(host) {
                     self.disk(host).cut_at_sync(u64::from(sync));
+                    self.off_ms.insert(host, ms);
                 }
                 Ok(())
             }
@@ -93,6 +94,19 @@ impl World {
                 self.disk(host).fill();
                 self.due(self.now() + u64::from(for_ms), Happening::DiskRecovers(host));
                 Ok(())
+            }
+            Event::SpaceFails(pick, for_ms) => {
+                let space = self.spaces[usize::from(pick) % self.spaces.len()];
+                if !self.server.is_up() {
+                    return Ok(());
+                }
+                match self.server.fails(Some(space)) {
+                    Ok(()) => self.tally.count("spaces that fail alone"),
+                    // A disk that fails or is full keeps its places good.
+                    Err(error) => self.line(|| format!("no space fails: {:?}", error.sqlite_error_code())),
+                }
+                self.due(self.now() + u64::from(for_ms), Happening::SpaceRecovers);
+                self.server_was_touched()
             }
             Event::FailSyncs(host, times) => {
                 self.tally.count("failing syncs");
@@ -378,7 +392,7 @@ impl World {
     pub(super) fn after(&mut self, device: usize) -> Result {
         let who = Who::ALL[device];
         if self.devices[device].disk.is_off() {
-            return self.crash(Host::Device(who), 500);
+            return self.power_went(Host::Device(who));
         }
         let cost = self.devices[device].disk.sync_cost_ms();
         let one = &mut self.devices[device];

@@ -3,31 +3,51 @@
 use std::collections::BTreeSet;
 
 use ebb_core::{Category, Delivery, Error, Query, Record, RecordId, Replica, SpaceId};
-use ebb_protocol::wire::{FromServer, Refusal};
+use ebb_protocol::{
+    envelope::Envelope,
+    wire::{FromDevice, FromServer, Refusal},
+};
 
 use super::{BEGIN_MS, Fault, Result, Who, World, marks::mark_of};
 use crate::{
-    model::{Certainty, Mark},
+    model::{Certainty, Mark, Written},
     net::LinkId,
 };
 
 impl World {
-    /// After each step: no record that a device listed is gone, and nobody honest was stopped from writing.
+    /// After each step: no record that a device listed is gone, those that changed are as the model has them, and
+    /// nobody honest was stopped from writing.
     pub(super) fn check_step(&mut self, device: usize) -> Result {
+        let who = Who::ALL[device];
         for place in self.follows(device) {
             let space = self.spaces[place];
             let one = &mut self.devices[device];
             let Some(replica) = one.replica() else { return Ok(()) };
             // A disk may fail to be read: then nothing is known, and nothing contradicts.
-            let Ok((records, _)) = replica.with_engine(|engine| engine.count(&space)) else { continue };
-            if records < one.listed[place] {
-                let (who, listed) = (one.who, one.listed[place]);
+            let Ok((records, unsent)) = replica.with_engine(|engine| engine.count(&space)) else { continue };
+            let listed = std::mem::replace(&mut one.listed[place], records);
+            if records < listed {
                 return Err(Fault(format!("{who:?} listed {listed} records and now {records}")));
             }
-            one.listed[place] = records;
+            if (records, unsent) != std::mem::replace(&mut one.counted[place], (records, unsent)) {
+                self.line(|| format!("{who:?} has {records} records, {unsent} of them not on the server"));
+            }
+        }
+        for (space, record) in self.devices[device].heard.take_changed() {
+            let Some(place) = self.spaces.iter().position(|known| *known == space) else { continue };
+            let Some(record) = record else {
+                self.check_device(device)?;
+                continue;
+            };
+            let Some(replica) = self.devices[device].replica() else { return Ok(()) };
+            if let Ok(record) = replica.record(space, record) {
+                self.tally.count("changes looked at");
+                let first = self.shows(device, place, &record)?;
+                self.keeps_versions(device, first)?;
+            }
         }
         match self.devices[device].heard.is_frozen() && !self.devices[device].put_back {
-            true => Err(Fault(format!("{:?} may no longer write", Who::ALL[device]))),
+            true => Err(Fault(format!("{who:?} may no longer write"))),
             false => Ok(()),
         }
     }
@@ -37,41 +57,49 @@ impl World {
     pub(super) fn check_device(&mut self, device: usize) -> Result {
         for place in self.follows(device) {
             let space = self.spaces[place];
-            let Some(replica) = self.devices[device].replica().cloned() else { return Ok(()) };
-            let Ok(records) = list(&replica, space) else { continue };
+            let Some(replica) = self.devices[device].replica() else { return Ok(()) };
+            let Ok(records) = list(replica, space) else { continue };
             let mut there = BTreeSet::new();
             for record in &records {
-                let first = self.known(device, record)?;
-                self.may_hold(device, place, record.category)?;
-                there.insert(first);
+                there.insert(self.shows(device, place, record)?);
             }
-            if self.devices[device].put_back {
-                continue; // what it was promised since then comes back from the server, if it does
-            }
-            for (first, written) in &self.model.records {
-                let promised = |(_, (by, certainty)): (&Mark, &(usize, Certainty))| {
-                    *by == device && *certainty == Certainty::Sure
-                };
-                if written.space != space || !written.versions.iter().any(promised) {
-                    continue;
-                }
-                if !there.contains(first) {
+            let written = self.model.records.iter();
+            let promised: Vec<_> = written
+                .filter(|(_, written)| {
+                    written.space == space && promised_to(device, written).next().is_some()
+                })
+                .map(|(first, _)| *first)
+                .collect();
+            for first in promised {
+                // What a device that was put back was promised since then comes back from the server, if it does.
+                if !there.contains(&first) && !self.devices[device].put_back {
                     return Err(Fault(format!("{:?} lost record {first}", Who::ALL[device])));
                 }
-                let Some(id) = written.id else { continue };
-                let Ok(history) = replica.history(space, id) else { continue };
-                let held: BTreeSet<_> = history.iter().filter_map(|past| mark_of(&past.record)).collect();
-                let lost =
-                    written.versions.iter().find(|version| promised(*version) && !held.contains(version.0));
-                if let Some((mark, _)) = lost {
-                    return Err(Fault(format!(
-                        "{:?} lost version {mark} of record {first}",
-                        Who::ALL[device]
-                    )));
-                }
+                self.keeps_versions(device, first)?;
             }
         }
         Ok(())
+    }
+
+    /// A record that a device shows is one that somebody wrote and that it may hold.
+    fn shows(&mut self, device: usize, place: usize, record: &Record) -> Result<Mark> {
+        let first = self.known(device, record)?;
+        self.may_hold(device, place, record.category)?;
+        Ok(first)
+    }
+
+    /// A device holds each version of a record that it was promised.
+    fn keeps_versions(&self, device: usize, first: Mark) -> Result {
+        let one = &self.devices[device];
+        let written = &self.model.records[&first];
+        let (Some(replica), Some(id)) = (one.replica(), written.id) else { return Ok(()) };
+        if one.put_back || promised_to(device, written).next().is_none() {
+            return Ok(());
+        }
+        let Ok(history) = replica.history(written.space, id) else { return Ok(()) };
+        let held: BTreeSet<_> = history.iter().filter_map(|past| mark_of(&past.record)).collect();
+        let lost = promised_to(device, written).find(|mark| !held.contains(mark));
+        lost.map_or(Ok(()), |mark| Err(Fault(format!("{:?} lost version {mark} of record {first}", one.who))))
     }
 
     /// Which record of the model it is.
@@ -267,6 +295,27 @@ impl World {
         }
     }
 
+    /// Puts what a device says into the trace: kinds, counts and sequences.
+    pub(super) fn note_said(&mut self, link: LinkId, frame: &FromDevice) {
+        let said = match frame {
+            FromDevice::Hello(hello) => format!("hello to {} spaces", hello.spaces.len()),
+            FromDevice::PushRoster(push) => format!("pushes {} roster entries", push.entries.len()),
+            FromDevice::Push(push) => {
+                let envelopes = push.envelopes.iter().filter_map(|it| Envelope::parse(it.to_vec()).ok());
+                let envelopes: Vec<_> = envelopes.collect();
+                let seqs: Vec<_> = envelopes.iter().map(|envelope| envelope.header().seq.0).collect();
+                if push.refill {
+                    self.refills.extend(envelopes.iter().map(Envelope::hash));
+                }
+                format!("{} {seqs:?}", if push.refill { "gives back" } else { "pushes" })
+            }
+            FromDevice::Evidence(evidence) => format!("shows {} heads", evidence.heads.len()),
+            FromDevice::Seen(_) => "has seen".into(),
+            FromDevice::Ping(_) => "ping".into(),
+        };
+        self.line(|| format!("{}: {said}", link.0));
+    }
+
     /// Puts what the server says into the trace: kinds, counts and positions.
     pub(super) fn note(&mut self, link: LinkId, frame: &FromServer) {
         let said = match frame {
@@ -275,6 +324,9 @@ impl World {
             FromServer::RosterAcked(head) => format!("roster entry {} is durable", head.seq),
             FromServer::Acked(acked) => {
                 let positions: Vec<_> = acked.envelopes.iter().map(|acked| acked.position.0).collect();
+                let refilled =
+                    acked.envelopes.iter().filter(|acked| self.refills.remove(&acked.hash)).count();
+                self.tally.add("refills", refilled as u64);
                 format!("durable at {positions:?}")
             }
             FromServer::Refused(refused) => {
@@ -293,6 +345,14 @@ impl World {
         };
         self.line(|| format!("{}: {said}", link.0));
     }
+}
+
+/// The versions of a record that this device was told are saved.
+fn promised_to(device: usize, written: &Written) -> impl Iterator<Item = Mark> {
+    let versions = written.versions.iter();
+    versions
+        .filter(move |(_, (by, certainty))| *by == device && *certainty == Certainty::Sure)
+        .map(|(mark, _)| *mark)
 }
 
 /// The first difference between two lists of records.

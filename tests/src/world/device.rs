@@ -54,6 +54,8 @@ pub(super) struct Device {
     pub(super) heard: Arc<Heard>,
     /// Records that it listed, for each space: never fewer.
     pub(super) listed: [u64; 2],
+    /// The same, and how many of them were not on the server, when it was last looked.
+    pub(super) counted: [(u64, u64); 2],
     /// What its disk's slowness cost so far, and what of it what it sends next waits for.
     pub(super) cost_ms: u64,
     pub(super) slow_ms: u64,
@@ -85,9 +87,18 @@ impl std::fmt::Debug for Device {
 pub(super) struct Heard {
     frozen: AtomicBool,
     restored: AtomicU64,
+    changed: Mutex<BTreeSet<(SpaceId, Option<RecordId>)>>,
 }
 
 impl Observer for Heard {
+    fn records_changed(&self, space: SpaceId, records: &[RecordId]) {
+        let mut changed = self.changed.lock().unwrap_or_else(PoisonError::into_inner);
+        if records.is_empty() {
+            changed.insert((space, None));
+        }
+        changed.extend(records.iter().map(|record| (space, Some(*record))));
+    }
+
     fn device_frozen(&self, _space: SpaceId) {
         self.frozen.store(true, Ordering::Relaxed);
     }
@@ -104,6 +115,11 @@ impl Heard {
 
     pub(super) fn restored(&self) -> u64 {
         self.restored.load(Ordering::Relaxed)
+    }
+
+    /// Records that changed since this was last asked; none where it was not said which.
+    pub(super) fn take_changed(&self) -> BTreeSet<(SpaceId, Option<RecordId>)> {
+        std::mem::take(&mut self.changed.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
@@ -154,6 +170,7 @@ impl Device {
             output_until_crash: None,
             heard: Arc::default(),
             listed: [0; 2],
+            counted: [(0, 0); 2],
             cost_ms: 0,
             slow_ms: 0,
             card: None,
@@ -208,6 +225,8 @@ impl Device {
         self.connecting = false;
         self.tick_ms = None;
         self.output_until_crash = None;
+        // What is there when it opens again is looked at whole.
+        self.heard.take_changed();
     }
 
     /// Which transport gets through first, and after how long; `None` without a network.

@@ -6,7 +6,10 @@ use ebb_core::{LinkAction, NetworkId, link::Transport};
 use ebb_protocol::client::Input;
 use ebb_sync_server::connection::{End, Step};
 
-use super::{Fault, Happening, Host, Result, Who, World, server::frames};
+use super::{
+    Fault, Happening, Host, Result, Who, World,
+    server::{first_frames, frames},
+};
 use crate::{
     net::{Arrival, LinkId, Way},
     scenario::Udp,
@@ -51,6 +54,7 @@ impl World {
             }
             LinkAction::Send(frame) => {
                 if let Some(link) = self.devices[device].link {
+                    frames(&frame).iter().for_each(|frame| self.note_said(link, frame));
                     let slow_ms = std::mem::take(&mut self.devices[device].slow_ms);
                     self.send(slow_ms, link, Way::Up, &frame);
                 }
@@ -252,21 +256,27 @@ impl World {
             self.server.exchanges.remove(&link);
         }
         if self.server.disk.is_off() {
-            return self.crash(Host::Server, 500);
+            return self.power_went(Host::Server);
         }
         if !bytes.is_empty() && ended != Some(End::Gone) {
-            if let Some((outputs, ms)) = &mut self.server.output_until_crash {
-                if *outputs == 0 {
-                    let ms = *ms;
-                    return self.crash(Host::Server, ms);
+            let frames = frames(&bytes);
+            let mut said = frames.len();
+            if let Some((outputs, _)) = &mut self.server.output_until_crash {
+                match usize::from(*outputs).checked_sub(frames.len()) {
+                    Some(left) => *outputs = u8::try_from(left).expect("less than before"),
+                    None => said = usize::from(*outputs),
                 }
-                *outputs -= 1;
             }
-            for frame in frames(&bytes) {
-                self.note(link, &frame);
-                self.server.says(&frame)?;
+            for frame in &frames[..said] {
+                self.note(link, frame);
+                self.server.says(frame)?;
             }
-            self.send(0, link, Way::Down, &bytes);
+            self.send(0, link, Way::Down, first_frames(&bytes, said));
+            if said < frames.len()
+                && let Some((_, ms)) = self.server.output_until_crash
+            {
+                return self.crash(Host::Server, ms);
+            }
         }
         if ended.is_some() {
             self.send(0, link, Way::Down, &[]);
@@ -319,7 +329,7 @@ impl World {
             self.server.work(reads_first);
         }
         if self.server.disk.is_off() {
-            return self.crash(Host::Server, 500);
+            return self.power_went(Host::Server);
         }
         if worked {
             let links: Vec<_> = self.server.exchanges.keys().copied().collect();

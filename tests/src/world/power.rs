@@ -9,6 +9,23 @@ use crate::{model::Written, net::Way};
 const RETRY_MS: u64 = 700;
 
 impl World {
+    /// Every place of the server's file takes what is written again.
+    pub(super) fn space_recovers(&mut self) -> Result {
+        // With a disk that fails nothing changes, and its next start makes it good.
+        if self.server.is_up() && self.server.fails(None).is_ok() {
+            self.log_is_asked()?;
+        }
+        self.server_was_touched()
+    }
+
+    /// The server's file was written to by hand: that may have been the sync at which the power goes.
+    pub(super) fn server_was_touched(&mut self) -> Result {
+        if self.server.is_up() && self.server.disk.is_off() {
+            return self.power_went(Host::Server);
+        }
+        Ok(())
+    }
+
     /// The power of a host goes off.
     pub(super) fn crash(&mut self, host: Host, off_ms: u16) -> Result {
         if !self.is_up(host) {
@@ -45,6 +62,12 @@ impl World {
         Ok(())
     }
 
+    /// The power went at a sync: it comes back when the scenario says.
+    pub(super) fn power_went(&mut self, host: Host) -> Result {
+        let off_ms = self.off_ms.remove(&host).unwrap_or(500);
+        self.crash(host, off_ms)
+    }
+
     pub(super) fn power_on(&mut self, host: Host) -> Result {
         if self.is_up(host) {
             return Ok(());
@@ -78,7 +101,7 @@ impl World {
                     Err(_) => return self.start_later(host),
                 }
                 if disk.is_off() {
-                    return self.crash(host, 500);
+                    return self.power_went(host);
                 }
                 self.check_device(who.index())?;
                 self.come_to_the_front(who.index())?;

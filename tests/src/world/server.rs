@@ -22,6 +22,8 @@ use ebb_sync_server::{
     },
 };
 
+use rusqlite::OpenFlags;
+
 use super::{Fault, Result, Watch};
 use crate::{disk::Disk, net::LinkId};
 
@@ -102,6 +104,8 @@ impl Server {
         let watch = self.watch.clone();
         let clock = Clock::new(move || watch.shows());
         self.manual = Some(Manual::new(&config, self.keys.clone(), log, clock)?);
+        // If it cannot be made good now, it is when everything works again.
+        let _ = self.fails(None);
         self.works = false;
         Ok(())
     }
@@ -131,6 +135,21 @@ impl Server {
         let Some(manual) = &mut self.manual else { return false };
         manual.probe_if_failed();
         !manual.is_writable()
+    }
+
+    /// Makes the file take nothing that belongs to one space, or everything again: what a bad place in it would do.
+    pub(super) fn fails(&self, space: Option<SpaceId>) -> rusqlite::Result<()> {
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let db = rusqlite::Connection::open_with_flags_and_vfs(self.file(), flags, self.disk.name())?;
+        let mut sql = "PRAGMA synchronous = FULL; DROP TRIGGER IF EXISTS bad_place;".to_owned();
+        if let Some(SpaceId(id)) = space {
+            let hex: String = id.iter().map(|byte| format!("{byte:02x}")).collect();
+            sql += &format!(
+                "CREATE TRIGGER bad_place BEFORE INSERT ON envelope WHEN NEW.space = x'{hex}'
+                 BEGIN SELECT RAISE(ABORT, 'a bad place'); END;"
+            );
+        }
+        db.execute_batch(&sql)
     }
 
     /// Copies the files as they are, as an operator's backup does.
@@ -241,8 +260,8 @@ fn copy_log(from: &Path, to: &Path) {
     }
 }
 
-/// The frames in bytes that a server sent at once.
-pub(super) fn frames(mut bytes: &[u8]) -> Vec<FromServer> {
+/// The frames in bytes that were sent at once.
+pub(super) fn frames<T: serde::de::DeserializeOwned>(mut bytes: &[u8]) -> Vec<T> {
     let mut frames = Vec::new();
     while let Some((prefix, rest)) = bytes.split_first_chunk::<4>() {
         let Some(body) = wire::frame_len(*prefix).ok().and_then(|len| rest.get(..len)) else { break };
@@ -250,4 +269,14 @@ pub(super) fn frames(mut bytes: &[u8]) -> Vec<FromServer> {
         bytes = &rest[body.len()..];
     }
     frames
+}
+
+/// The bytes of the first few of them.
+pub(super) fn first_frames(bytes: &[u8], count: usize) -> &[u8] {
+    let mut end = 0;
+    for _ in 0..count {
+        let len = bytes[end..].first_chunk().and_then(|prefix| wire::frame_len(*prefix).ok());
+        end = len.map_or(bytes.len(), |len| bytes.len().min(end + 4 + len));
+    }
+    &bytes[..end]
 }
