@@ -94,6 +94,8 @@ fn what_is_logged_arrives_live() {
     let id = phone.replica.log(space, &dose(8.0)).unwrap();
     wait_for(&told, |told| matches!(told, Told::Records(_, ids) if ids.contains(&id)));
     assert_eq!(clinic.replica.record(space, id).unwrap().kind, Kind::Dose);
+    clinic.replica.lock();
+    assert_eq!(clinic.replica.status(), SyncStatus::Offline, "whatever it was before");
 }
 
 #[test]
@@ -402,6 +404,7 @@ fn a_replica_that_is_locked_answers_nothing_and_loses_nothing() {
     let _ = ebb_tests::ward::block_on(syncing);
     let again = ebb_tests::ward::block_on(ward.phone.replica.sync(ebb_tests::ward::PATIENCE));
     assert_eq!(again, Err(ebb_core::SyncError::Closed));
+    assert_eq!(ward.phone.replica.status(), SyncStatus::Offline);
     assert!(matches!(ward.phone.replica.log(ward.space, &craving(2)), Err(ebb_core::Error::Unlock(_))));
     let reopened = TestDevice::open(&ward.root, "phone", &ward.server, Start::Found);
     assert_eq!(reopened.replica.record(ward.space, id).unwrap().id, id);

@@ -16,8 +16,8 @@ use std::{
 };
 
 use ebb_core::{
-    Category, Clock, Config, Delivery, Entry, Error, FileVault, Record, RecordId, Replica, Start, SyncStatus,
-    SystemClock, Vault, VaultError,
+    Category, Clock, Config, Delivery, Entry, Error, FileVault, Observer, Record, RecordId, Replica, Start,
+    SyncError, SyncStatus, SystemClock, Vault, VaultError,
     document::{Document, gate::CHANGES_PER_AUTHOR_AND_RECORD_MAX},
     keys::{DeviceSecrets, OsEntropy},
     link::ServerAddress,
@@ -553,7 +553,10 @@ fn a_phone_restored_from_an_older_copy_freezes_and_does_not_fork() {
     let unsent = phone.replica.log(ward.space, &craving(3)).unwrap();
     let _ = block_on(phone.replica.sync(PATIENCE));
     wait_for(&told, |told| matches!(told, Told::Frozen(space) if *space == ward.space));
-    let _ = block_on(phone.replica.sync(PATIENCE));
+    // What stays on the device is not called in sync.
+    let outcome = block_on(phone.replica.sync(PATIENCE));
+    assert_eq!(outcome, Err(SyncError::Rejected(ward.space)));
+    assert_eq!(phone.replica.status(), SyncStatus::Offline);
     let here = ids(&phone.records(ward.space));
     assert_eq!(
         here,
@@ -564,8 +567,16 @@ fn a_phone_restored_from_an_older_copy_freezes_and_does_not_fork() {
     assert_eq!(phone.replica.delivery(ward.space, between).unwrap(), Delivery::OnServer);
     // It still takes what is logged, and stays frozen.
     let later = phone.replica.log(ward.space, &craving(4)).unwrap();
-    let _ = block_on(phone.replica.sync(PATIENCE));
+    // Nor by another process, whose observers hear of it though it happened in the first.
+    phone.replica.lock();
+    let phone = open();
+    let told = Events::of(&phone.replica);
+    wait_for(&told, |told| matches!(told, Told::Frozen(space) if *space == ward.space));
+    let outcome = block_on(phone.replica.sync(PATIENCE));
+    assert_eq!(outcome, Err(SyncError::Rejected(ward.space)));
     assert_eq!(phone.replica.delivery(ward.space, later).unwrap(), Delivery::OnPhone);
+    phone.replica.stay_in_sync();
+    wait_for(&told, |told| matches!(told, Told::Status(SyncStatus::Rejected(space)) if *space == ward.space));
     ward.clinic.sync();
     assert_eq!(
         ids(&ward.clinic.records(ward.space)),
@@ -575,7 +586,81 @@ fn a_phone_restored_from_an_older_copy_freezes_and_does_not_fork() {
     assert_no_errors();
 }
 
+/// Pins of another deployment, a portal: somebody answers, and it is not the server.
+#[test]
+fn who_meets_another_server_is_told_at_once_and_until_it_is_over() {
+    let ward = Ward::open();
+    let stranger = TestServer::start(&ward.root.path().join("stranger"), NODE);
+    let dir = ward.root.path().join("lost");
+    let config = TestDevice::config(&dir, &ward.server.address, &stranger.pins);
+    let phone = TestDevice::open_with(&dir, config);
+    let told = Events::of(&phone.replica);
+    assert_eq!(block_on(phone.replica.sync(PATIENCE)), Err(SyncError::Impostor));
+    // It goes on trying, and says nothing else meanwhile.
+    phone.replica.stay_in_sync();
+    for _ in 0..3 {
+        wait_for(&told, |told| match told {
+            Told::Status(status) => {
+                assert!(!matches!(status, SyncStatus::Waiting(_)), "somebody answers");
+                *status == SyncStatus::Impostor
+            }
+            _ => false,
+        });
+    }
+    assert_eq!(phone.replica.status(), SyncStatus::Impostor);
+}
+
+#[test]
+fn an_observer_that_panics_takes_nothing_with_it() {
+    struct Panics;
+    impl Observer for Panics {
+        fn records_changed(&self, _: SpaceId, _: &[RecordId]) {
+            panic!("a defect of the app");
+        }
+        fn status_changed(&self, _: SyncStatus) {
+            panic!("another");
+        }
+    }
+    let ward = Ward::open();
+    ward.phone.replica.watch(Arc::new(Panics));
+    let id = ward.phone.replica.log(ward.space, &craving(1)).unwrap();
+    // A budget without an end.
+    let outcome = block_on(ward.phone.replica.sync(std::time::Duration::MAX));
+    assert!(outcome.is_ok_and(|synced| synced.in_sync));
+    assert_eq!(ward.phone.replica.delivery(ward.space, id).unwrap(), Delivery::OnServer);
+}
+
 // Disks.
+
+#[test]
+fn a_full_phone_shows_what_the_rules_find() {
+    let ward = Ward::open();
+    let disk = Disk::new();
+    let dir = ward.root.path().join("small");
+    let open = || {
+        let config = TestDevice::config(&dir, &ward.server.address, &ward.server.pins);
+        TestDevice::open_with(&dir, Config { vfs: Some(disk.name().to_owned()), ..config })
+    };
+    let phone = open();
+    let space = phone.replica.own().unwrap();
+    phone.replica.log(space, &Entry::sows([2; 16])).unwrap();
+    let found = phone.replica.alerts(space).unwrap();
+    assert!(!found.is_empty());
+    phone.replica.lock();
+    // As if they were found for the first time now.
+    let kept = || -> u64 {
+        open_database(&dir).query_row("SELECT count(*) FROM alert", [], |row| row.get(0)).unwrap()
+    };
+    open_database(&dir).execute_batch("DELETE FROM alert").unwrap();
+    let phone = open();
+    disk.fill();
+    assert_eq!(phone.replica.alerts(space).unwrap().len(), found.len(), "shown, though not kept");
+    assert!(phone.replica.today(space).is_ok());
+    disk.free();
+    assert_eq!(phone.replica.alerts(space).unwrap().len(), found.len());
+    phone.replica.lock();
+    assert_eq!(kept(), found.len() as u64, "kept once there was room");
+}
 
 #[test]
 fn a_full_phone_says_so_and_goes_on_when_there_is_room() {

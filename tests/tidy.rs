@@ -144,6 +144,7 @@ const SLEEPS: &[(&str, &str)] = &[
         "sync-server/src/listen.rs",
         "accept() fails while file handles run out, and nothing tells when they are back",
     ),
+    ("sync-server/src/tests.rs", "a desk on a slow line takes its time, by the test's own clock"),
     ("tests/benches/kit.rs", "Linux brings a thread's CPU time up to date when it stops running"),
     ("tests/src/disk.rs", "one of the calls that SQLite makes on its VFS"),
     ("tests/src/proxy.rs", "a slow path is slow: that is what it is for"),

@@ -24,8 +24,6 @@ use zeroize::Zeroizing;
 
 /// The version of [`DeviceSecrets::to_bytes`] and [`KemSecret::to_bytes`].
 pub const VERSION: u8 = 1;
-/// Bytes of a wrapped epoch key: encapsulated key, ciphertext and tag.
-pub const WRAP_BYTES: usize = KEM_KEY_BYTES + EPOCH_KEY_BYTES + 16;
 
 const SEED_BYTES: usize = 32;
 const EPOCH_KEY_BYTES: usize = 32;
@@ -254,7 +252,7 @@ impl WrapContext {
     }
 }
 
-/// Wraps a stream's key to a recipient's public key: HPKE, base mode, one shot ([`WRAP_BYTES`]).
+/// Wraps a stream's key to a recipient's public key: HPKE, base mode, one shot; [`WRAP_BYTES`](ebb_protocol::roster::WRAP_BYTES).
 ///
 /// The bytes differ each time, so nothing may depend on them but their own hash.
 ///
@@ -625,7 +623,7 @@ mod tests {
             (KemSecret::make_kem(&mut SeededEntropy(1)), KemSecret::make_kem(&mut SeededEntropy(100)));
         let key = EpochKey::make_epoch_key(&mut SeededEntropy(200));
         let wrapped = wrap(&key, kem.public(), &context()).expect("a valid recipient");
-        assert_eq!(wrapped.len(), WRAP_BYTES);
+        assert_eq!(wrapped.len(), ebb_protocol::roster::WRAP_BYTES);
         assert_eq!(unwrap(&wrapped, &kem, &context()).expect("its own").to_bytes(), key.to_bytes());
         assert_ne!(
             wrap(&key, kem.public(), &context()),

@@ -28,7 +28,7 @@ use tokio::{
     net::{TcpStream, lookup_host},
     sync::oneshot,
     task::JoinSet,
-    time::{sleep, timeout},
+    time::{Instant, sleep, timeout, timeout_at},
 };
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
@@ -44,6 +44,8 @@ pub const NEXT_ADDRESS_MS: u64 = 250;
 /// The next transport is tried beside the one before after so long without an answer. On an honest network
 /// a handshake of QUIC takes one round trip, and lost packets are repeated twice before this is over.
 pub const HEAD_START_MS: u64 = 1_500;
+/// Once somebody answered who is not the server, other attempts have so long to find it.
+pub const STRANGER_MS: u64 = 3_000;
 /// Addresses of a name that are tried.
 pub const ADDRESSES_MAX: usize = 4;
 /// Bytes sent before the first acknowledgement: a day's records in one flight, not in four. Measured
@@ -370,17 +372,28 @@ async fn reach(transport: Transport, name: &str, tls: Arc<ClientConfig>) -> Resu
     first_success(attempts).await
 }
 
-/// The first attempt that succeeds ends the others. Of failures, one that met a stranger counts most.
+/// The first attempt that succeeds ends the others. Of failures, one that met a stranger counts most: after it
+/// the others have a moment and no more, since some of them may never hear anything.
 async fn first_success(mut attempts: JoinSet<Result<Link, LinkError>>) -> Result<Link, LinkError> {
     let mut failure = LinkError::Unreachable;
-    while let Some(attempt) = attempts.join_next().await {
+    let mut until = None;
+    loop {
+        let next = attempts.join_next();
+        let attempt = match until {
+            None => next.await,
+            Some(until) => timeout_at(until, next).await.unwrap_or_default(),
+        };
         match attempt {
-            Ok(Ok(link)) => return Ok(link),
-            Ok(Err(LinkError::Unreachable)) | Err(_) => {}
-            Ok(Err(error)) => failure = error,
+            None => return Err(failure),
+            Some(Ok(Ok(link))) => return Ok(link),
+            Some(Ok(Err(LinkError::Unreachable)) | Err(_)) => {}
+            Some(Ok(Err(error))) if failure != LinkError::NotOurServer => failure = error,
+            Some(Ok(Err(_))) => {}
+        }
+        if failure == LinkError::NotOurServer && until.is_none() {
+            until = Some(Instant::now() + Duration::from_millis(STRANGER_MS));
         }
     }
-    Err(failure)
 }
 
 async fn connect_quic(address: SocketAddr, tls: Arc<ClientConfig>) -> Result<Link, LinkError> {

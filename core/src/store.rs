@@ -10,13 +10,17 @@ pub(crate) mod outbox;
 pub(crate) mod views;
 
 use std::{
-    fs::{File, TryLockError},
+    fs::File,
     path::{Path, PathBuf},
     time::Duration,
 };
 
 use parking_lot::Mutex;
 use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior, config::DbConfig, ffi};
+use rustix::{
+    fs::{FlockOperation, flock},
+    io::Errno,
+};
 use zeroize::Zeroizing;
 
 use crate::{
@@ -71,10 +75,10 @@ impl FolderLock {
         std::fs::create_dir_all(dir).map_err(io)?;
         let path = dir.join("ebb.lock");
         let file = File::options().create(true).truncate(false).write(true).open(path).map_err(io)?;
-        match file.try_lock() {
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => Ok(Self { dir: dir.to_owned(), _file: file }),
-            Err(TryLockError::WouldBlock) => Err(Error::InUse(Cause::new("the lock file is held"))),
-            Err(TryLockError::Error(error)) => Err(io(error)),
+            Err(Errno::WOULDBLOCK) => Err(Error::InUse(Cause::new("the lock file is held"))),
+            Err(error) => Err(io(error.into())),
         }
     }
 
@@ -254,7 +258,10 @@ fn connect_once(file: &Path, key: &[u8; 32], vfs: Option<&str>) -> SqlResult<Con
     if modes != ["wal"] {
         return Err(rusqlite::Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_IOERR), None));
     }
-    connection.execute_batch("PRAGMA synchronous = FULL")?;
+    // On Apple's systems a plain fsync leaves bytes in the drive's cache, in any order.
+    connection.execute_batch(
+        "PRAGMA synchronous = FULL; PRAGMA fullfsync = ON; PRAGMA checkpoint_fullfsync = ON",
+    )?;
     connection.busy_timeout(Duration::from_millis(0))?;
     Ok(connection)
 }

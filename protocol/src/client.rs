@@ -275,6 +275,16 @@ impl Client {
         matches!(&self.phase, Phase::Connected(live) if live.is_quiet() && live.rejected().is_none())
     }
 
+    /// Whether nothing goes on: all is where it should be, or what is not is not taken, or nobody wants anything.
+    #[must_use]
+    pub fn is_settled(&self) -> bool {
+        match &self.phase {
+            Phase::Connected(live) => live.is_quiet(),
+            Phase::Connecting { .. } => false,
+            Phase::Resting { until } => until.is_none(),
+        }
+    }
+
     /// Takes what happened and says what to do, in order.
     pub fn handle(&mut self, now: Millis, input: Input) -> Vec<Output> {
         let mut out = Vec::new();
@@ -286,6 +296,10 @@ impl Client {
                     Goal::Nothing => Goal::Once { until },
                 };
                 self.wake(now, &mut out);
+                // A link that stood for long may be dead, and nobody noticed.
+                if let Phase::Connected(live) = &mut self.phase {
+                    live.ask(&mut out);
+                }
             }
             Input::Stay => {
                 self.goal = Goal::Stay;

@@ -24,6 +24,8 @@ use crate::{
 pub const VERSION: u8 = 1;
 /// Bytes of a P-256 public key, uncompressed.
 pub const KEM_KEY_BYTES: usize = 65;
+/// Bytes of a stream's key that is wrapped to one: HPKE's encapsulated key, the key, and its tag.
+pub const WRAP_BYTES: usize = KEM_KEY_BYTES + 32 + 16;
 
 /// A P-256 public key (uncompressed), to which stream keys are wrapped.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -389,6 +391,12 @@ impl Roster {
         self.hashes.get(usize::try_from(seq.0).ok()?).copied()
     }
 
+    /// Whether whoever proved to hold a TLS key is a device of this roster.
+    #[must_use]
+    pub fn is_device(&self, device: &DeviceId, tls: &PublicKey) -> bool {
+        self.device(device).is_some_and(|known| known.keys.tls == *tls)
+    }
+
     /// A device, present or past.
     #[must_use]
     pub fn device(&self, id: &DeviceId) -> Option<&Device> {
@@ -572,6 +580,13 @@ impl Roster {
         handouts: &mut Handouts<'_>,
     ) -> Result<(), RosterError> {
         let span = Span::since(entry.seq);
+        if let Operation::Found { device: DeviceKeys { kem, .. }, .. }
+        | Operation::AddDevice { device: DeviceKeys { kem, .. }, .. }
+        | Operation::AddMember { kem, .. } = operation
+            && kem.0.len() != KEM_KEY_BYTES
+        {
+            return Err(RosterError::NotAllowed("a key of another length"));
+        }
         match operation {
             Operation::Found { nonce, device } => {
                 let id = device.id();
@@ -682,6 +697,7 @@ impl Handouts<'_> {
         let named: BTreeSet<_> = mine.iter().map(|wrap| wrap.recipient).collect();
         if named.len() != mine.len()
             || named != *recipients
+            || mine.iter().any(|wrap| wrap.bytes.len() != WRAP_BYTES)
             || wraps_hash(mine.iter().copied()) != key.wraps_hash
         {
             return Err(RosterError::Wraps);

@@ -34,7 +34,7 @@ use crate::{
 
 mod space;
 
-use space::{Space, Turn, is_device, refuse, send_roster};
+use space::{Space, Turn, refuse, send_roster};
 
 /// Spaces that one connection founds within [`FOUNDINGS_MS`]: a person founds one, and perhaps one for a child.
 const FOUNDINGS_MAX: usize = 4;
@@ -298,7 +298,7 @@ impl Session {
     pub fn member(&self) -> Option<DeviceId> {
         let device = self.device()?;
         let names =
-            |space: &Space| space.durable > RosterSeq(0) && is_device(&space.roster, &device, &self.tls);
+            |space: &Space| space.durable > RosterSeq(0) && space.roster.is_device(&device, &self.tls);
         self.spaces.values().any(names).then_some(device)
     }
 
@@ -452,7 +452,7 @@ impl Session {
             refused = Some((hash, reason));
             break;
         }
-        if !is_device(&roster, &device, &self.tls) {
+        if !roster.is_device(&device, &self.tls) {
             // Whatever the space holds, and whether there is one: a stranger hears nothing else. A device that
             // was a member until something was lost here shows the roster from its start.
             return refuse(push.space, RefusedWhat::Entry(first), Refusal::UnknownHead, out);
@@ -516,7 +516,7 @@ impl Session {
         let Some(space) = self.spaces.get_mut(&push.space) else {
             return refuse(push.space, RefusedWhat::Space, Refusal::Role, out);
         };
-        if !is_device(&space.roster, &device, &self.tls) {
+        if !space.roster.is_device(&device, &self.tls) {
             // Perhaps the roster that makes it one was lost here; a stranger learns nothing from this.
             if !std::mem::replace(&mut space.refused_whole, true) {
                 refuse(push.space, RefusedWhat::Space, Refusal::UnknownHead, out);
@@ -611,7 +611,7 @@ impl Session {
         if space.roster.place(&roster.prev()).is_none() {
             space.roster = roster;
         }
-        if is_device(&space.roster, &device, &self.tls) {
+        if space.roster.is_device(&device, &self.tls) {
             space.refused_whole = false;
             let lacks = space.device_has.map_or(0, |seq| seq.next().0);
             if lacks < first_new {
@@ -689,7 +689,7 @@ impl Session {
 
     fn born(&mut self, space: SpaceId, born: Option<SignedLogBorn>, out: &mut Vec<Output>) {
         let (Some(followed), Some(device)) = (self.spaces.get(&space), self.device()) else { return };
-        let member = is_device(&followed.roster, &device, &self.tls);
+        let member = followed.roster.is_device(&device, &self.tls);
         if !member && !followed.knows {
             // To a stranger nothing happened. Who is being asked hears of it when he answers.
             return;

@@ -89,6 +89,12 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
             *flushed &= unwritten.is_empty();
             tokio::select! {
                 biased;
+                // First, or a peer that always has more to say would never be left.
+                () = pass.lost() => return End::Gone,
+                () = stops(&mut stopping) => {
+                    self.stop().await;
+                    return End::Close;
+                }
                 () = inbox.ready() => {}
                 read = read_some(reader, incoming), if reads => match read {
                     Ok(0) | Err(_) => return End::Gone,
@@ -105,11 +111,6 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
                     if let Err(end) = exchange.tick() {
                         return end;
                     }
-                }
-                () = pass.lost() => return End::Gone,
-                () = stops(&mut stopping) => {
-                    self.stop().await;
-                    return End::Close;
                 }
             }
         }

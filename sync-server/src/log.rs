@@ -14,7 +14,7 @@ use ebb_protocol::{
     judge::Link,
     roster::{EntryWithWraps, Roster},
     session::{Run, Snapshot},
-    verify::Verified,
+    verify::{PublicKey, Verified},
     wire::{Head, SAMPLES_MAX, SignedLogBorn, SpaceHello},
 };
 use parking_lot::Mutex;
@@ -243,6 +243,7 @@ pub fn open(
     reader: &impl Reader,
     rosters: &Rosters,
     device: &DeviceId,
+    tls: &PublicKey,
     hello: &SpaceHello,
 ) -> Result<Option<Snapshot>, LogError> {
     reader.frozen(|reader| {
@@ -251,6 +252,8 @@ pub fn open(
         let roster = rosters.load(reader, space)?;
         let agreed = hello.roster.filter(|head| roster.hash_at(head.seq) == Some(head.hash));
         let entries = match agreed {
+            // They are for devices of the space only: who names it from outside costs no reading.
+            _ if !roster.is_device(device, tls) => Vec::new(),
             Some(head) if Some(head) == roster.head() => Vec::new(),
             Some(head) => reader.entries(space, head.seq.next())?,
             None => reader.entries(space, RosterSeq(0))?,

@@ -41,7 +41,7 @@ impl Device {
             SigningKey::from_seed(&bytes)
         };
         let (sig, tls) = (key(1), key(2));
-        let kem = KemKey(seed.to_be_bytes().repeat(32));
+        let kem = KemKey([&[4][..], &seed.to_be_bytes().repeat(32)].concat());
         let keys = DeviceKeys { sig: sig.public(), tls: tls.public(), kem };
         Self { sig, tls, keys, chains: BTreeMap::new() }
     }

@@ -8,11 +8,11 @@ use std::{
 };
 
 use ebb_protocol::{
-    id::{LogId, Position},
+    id::{LogId, Position, SpaceId},
     verify::{self, PublicKey},
     wire::{
         self, Entries, Evidence, FromDevice, FromServer, Head, Hello, ItemContent, Push, PushRoster, Refusal,
-        Refused, SignedHeads, SpaceHello, Welcome,
+        Refused, Seen, SignedHeads, SpaceHello, Welcome,
     },
 };
 use rustls::{
@@ -604,6 +604,29 @@ async fn who_reads_slowly_hears_the_last_word() {
     }
     assert!(heard.len() > 6 * part.len(), "{} bytes in {} frames", heard.len(), frames.len());
     assert!(matches!(frames.last(), Some(FromServer::Bye(_))));
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_always_has_more_to_say_is_left_when_the_server_stops() {
+    let device = Device::new(1);
+    let (mut link, stop) = piped(&device);
+    link.hello(&device, Vec::new()).await;
+    assert!(matches!(link.hear().await, Some(FromServer::CaughtUp(_))));
+    stop.send(true).unwrap();
+    // Nothing answers it.
+    let seen = Seen { space: SpaceId([1; 16]), log_id: LogId::ZERO, cursors: Vec::new() };
+    let seen = wire::encode_frame(&FromDevice::Seen(seen));
+    let (mut reader, mut writer) = tokio::io::split(link.pipe);
+    let flood = async {
+        for _ in 0..100_000 {
+            writer.write_all(&seen).await.unwrap();
+        }
+    };
+    let mut heard = [0; 1];
+    tokio::select! {
+        () = flood => panic!("it was heard for ever"),
+        read = reader.read(&mut heard) => assert!(read.is_ok_and(|bytes| bytes == 1), "a good-bye"),
+    }
 }
 
 #[tokio::test(start_paused = true)]

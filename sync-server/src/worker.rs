@@ -17,6 +17,7 @@ use std::{
 use ebb_protocol::{
     id::{DeviceId, LogId, Millis, Position, SpaceId, StreamId},
     session::{Input, Run, Snapshot},
+    verify::PublicKey,
     wire::{CATCH_UP_BYTES_MAX, LogBorn, SignedLogBorn, SpaceHello},
 };
 use parking_lot::Mutex;
@@ -74,7 +75,7 @@ struct Address {
 
 #[derive(Debug)]
 enum Ask {
-    Open(Box<(DeviceId, SpaceHello)>, oneshot::Sender<Result<Option<Snapshot>, LogError>>),
+    Open(Box<(DeviceId, PublicKey, SpaceHello)>, oneshot::Sender<Result<Option<Snapshot>, LogError>>),
     Read { space: SpaceId, stream: StreamId, after: Position, own: Option<DeviceId>, inbox: Arc<Inbox> },
 }
 
@@ -138,11 +139,12 @@ impl Storage {
     pub(crate) fn open(
         &self,
         device: DeviceId,
+        tls: PublicKey,
         hello: SpaceHello,
     ) -> oneshot::Receiver<Result<Option<Snapshot>, LogError>> {
         let (answer, answered) = oneshot::channel();
         // If the threads are gone, so is the answer's sender, which the receiver notices.
-        let _ = self.asks.send(Ask::Open(Box::new((device, hello)), answer));
+        let _ = self.asks.send(Ask::Open(Box::new((device, tls, hello)), answer));
         answered
     }
 
@@ -231,9 +233,9 @@ fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> io::Result<JoinHand
 fn answer(reader: &impl Reader, rosters: &Rosters, ask: Ask) {
     match ask {
         Ask::Open(what, answer) => {
-            let (device, hello) = *what;
+            let (device, tls, hello) = *what;
             // Nobody may be waiting any more.
-            let _ = answer.send(log::open(reader, rosters, &device, &hello));
+            let _ = answer.send(log::open(reader, rosters, &device, &tls, &hello));
         }
         Ask::Read { space, stream, after, own, inbox } => {
             let run =

@@ -219,15 +219,21 @@ impl Server {
         let mut said = Vec::new();
         for frame in frames {
             let frame = wire::decode(&frame[4..]).expect("our own");
-            self.carry_out(&mut session, Input::Frame(frame), &mut said);
+            self.carry_out(&mut session, &tls, Input::Frame(frame), &mut said);
         }
         for answer in self.commit() {
-            self.carry_out(&mut session, answer, &mut said);
+            self.carry_out(&mut session, &tls, answer, &mut said);
         }
         said
     }
 
-    fn carry_out(&mut self, session: &mut Session, input: Input, said: &mut Vec<FromServer>) {
+    fn carry_out(
+        &mut self,
+        session: &mut Session,
+        tls: &PublicKey,
+        input: Input,
+        said: &mut Vec<FromServer>,
+    ) {
         let mut outputs = VecDeque::from(session.handle(Millis(1), input));
         while let Some(output) = outputs.pop_front() {
             let answer = match output {
@@ -235,7 +241,7 @@ impl Server {
                     let space = hello.space;
                     Some(Input::Opened(
                         space,
-                        log::open(&self.reader, &self.rosters, &device, &hello).unwrap(),
+                        log::open(&self.reader, &self.rosters, &device, tls, &hello).unwrap(),
                     ))
                 }
                 Output::Append { space, stream, envelopes, refill } => {

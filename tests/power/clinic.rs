@@ -7,6 +7,7 @@ use ebb_protocol::{
     client,
     id::{LogId, Millis, SpaceId},
     session::{self, Attest, Input, Output, Session},
+    verify::PublicKey,
     wire::{self, Acked, FromServer, LogBorn, Pins, SignedHeads, SignedLogBorn, SignedPins},
 };
 use ebb_sync_server::{
@@ -104,13 +105,13 @@ impl<L: Log> Clinic<L> {
                 LinkAction::Send(bytes) => bytes,
             };
             let frame = wire::decode(&bytes[4..]).unwrap();
-            let mut said = self.hear(&mut session, Input::Frame(frame));
+            let mut said = self.hear(&mut session, &tls, Input::Frame(frame));
             let effects = self.commit();
             if !effects.is_empty() {
                 committed(&self.log);
             }
             for input in effects.into_iter().map(told) {
-                said.extend(self.hear(&mut session, input));
+                said.extend(self.hear(&mut session, &tls, input));
             }
             for frame in said {
                 assert!(!matches!(frame, FromServer::Refused(_) | FromServer::Bye(_)), "{frame:?}");
@@ -121,13 +122,13 @@ impl<L: Log> Clinic<L> {
     }
 
     /// Has the session hear something, and says what it says to it.
-    fn hear(&mut self, session: &mut Session, input: Input) -> Vec<FromServer> {
+    fn hear(&mut self, session: &mut Session, tls: &PublicKey, input: Input) -> Vec<FromServer> {
         let mut outputs = VecDeque::from(session.handle(Millis(1), input));
         let mut said = Vec::new();
         while let Some(output) = outputs.pop_front() {
             let answer = match output {
                 Output::Open(device, hello) => {
-                    let snapshot = log::open(&self.log, &self.rosters, &device, &hello).unwrap();
+                    let snapshot = log::open(&self.log, &self.rosters, &device, tls, &hello).unwrap();
                     Input::Opened(hello.space, snapshot)
                 }
                 Output::Append { space, stream, envelopes, refill } => {

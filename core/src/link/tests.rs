@@ -287,6 +287,23 @@ fn a_stranger_on_one_transport_is_told_when_no_other_gets_there() {
 }
 
 #[test]
+fn a_stranger_is_told_while_another_transport_hears_nothing() {
+    in_tokio(async {
+        let (stranger, _counts) = serve(Transport::Tcp, &secrets(3), Manner::Echo);
+        let abyss = abyss().await;
+        let quic = abyss.local_addr().expect("bound").to_string();
+        let address = ServerAddress { quic, tcp: stranger.tcp };
+        let (pins, identity) = ([secrets(1).public().tls], Identity::new(&secrets(2)));
+        let link = connect(&[Transport::Quic, Transport::Tcp], &address, &identity, &pins);
+        // An attempt that takes longer is given up, and what it would have told with it.
+        let link = timeout(Duration::from_millis(ebb_protocol::client::CONNECT_MS_MAX), link)
+            .await
+            .expect("in time");
+        assert_eq!(link.err(), Some(LinkError::NotOurServer));
+    });
+}
+
+#[test]
 fn a_frame_above_the_limit_is_refused() {
     in_tokio(with_both(Manner::OversizeFrame, |mut link, _| async move {
         assert_eq!(link.reader.next().await, Err(LinkError::Protocol));

@@ -88,6 +88,8 @@ pub(super) struct Care {
     ledger: Ledger,
     /// When rules that go by the clock were evaluated last, in ms since the Unix epoch.
     looked_ms: i64,
+    /// Found while the disk was full, and not kept yet.
+    unkept: Found,
     /// When it was used last, among all uses.
     used: u64,
 }
@@ -166,6 +168,8 @@ impl Engine {
         if (now_ms - last).abs() > LOOK_MS_MAX {
             care.looked_ms = now_ms;
             self.evaluate(id, last.min(now_ms) - DAY_MS, |rule| rule.by_clock)?;
+        } else if !care.unkept.is_empty() {
+            self.evaluate(id, now_ms, |_| false)?;
         }
         self.cares.get(id).ok_or_else(gone)
     }
@@ -297,13 +301,23 @@ impl Engine {
     /// Evaluates rules, and keeps what is new or changed.
     fn evaluate(&mut self, id: &SpaceId, since_ms: i64, asked: impl Fn(&Rule) -> bool) -> Result<()> {
         let found = self.find(id, since_ms, asked)?;
-        if found.is_empty() {
+        let care = self.cares.get_mut(id).ok_or_else(gone)?;
+        care.unkept.extend(found.iter().cloned());
+        if care.unkept.is_empty() {
             return Ok(());
         }
-        if let Err(error) = self.store.write(|tx| put_alerts(tx, id, &found)) {
-            // What is in memory only would be kept never: it is found again with the next loading.
-            self.cares.remove(id);
-            return Err(error);
+        match self.store.write(|tx| put_alerts(tx, id, &care.unkept)) {
+            Ok(()) => care.unkept.clear(),
+            // Nobody is kept from seeing what was found: it is kept as soon as there is room.
+            Err(Error::FreeSpace(_)) => tracing::warn!("no room to keep what the rules found"),
+            Err(error) => {
+                // What is in memory only would be kept never: it is found again with the next loading.
+                self.cares.remove(id);
+                return Err(error);
+            }
+        }
+        if found.is_empty() {
+            return Ok(());
         }
         self.events.push(Event::Alerts(*id, found.into_iter().map(|(alert, _)| alert).collect()));
         Ok(())
@@ -334,7 +348,13 @@ impl Engine {
         let rows = alerts::all(self.store.read(), id)?;
         let kept = rows.iter().map(|bytes| from_bytes(bytes)).collect::<Option<Vec<_>>>();
         let kept = kept.ok_or_else(|| Error::Update(Cause::new("an alert of a newer version")))?;
-        Ok(Care { chart, ledger: Ledger::of(kept), looked_ms: self.now().millis, used: 0 })
+        Ok(Care {
+            chart,
+            ledger: Ledger::of(kept),
+            looked_ms: self.now().millis,
+            unkept: Found::new(),
+            used: 0,
+        })
     }
 
     /// Records, each with whose hand it is from and when the server received it.
@@ -421,7 +441,13 @@ mod tests {
     #[test]
     fn the_chart_that_was_used_the_longest_ago_makes_room() {
         let id = |number: usize| SpaceId([u8::try_from(number).expect("few"); 16]);
-        let care = || Care { chart: Chart::default(), ledger: Ledger::default(), looked_ms: 0, used: 0 };
+        let care = || Care {
+            chart: Chart::default(),
+            ledger: Ledger::default(),
+            looked_ms: 0,
+            unkept: Found::new(),
+            used: 0,
+        };
         let mut cares = Cares::default();
         (0..CARES_MAX).for_each(|number| cares.insert(id(number), care()));
         assert!(cares.get_mut(&id(0)).is_some(), "as many as there may be");

@@ -28,8 +28,9 @@ const SEALING_BYTES: usize = 192 << 10;
 const SEALED_BYTES: usize = 64 << 10;
 /// Changes read at once when sealing: memory stays bounded however long the phone was offline.
 const SEALING_CHANGES: usize = 2_000;
-/// Bytes of envelopes in one Push frame.
-const PUSH_BYTES: usize = 512 << 10;
+/// Bytes of envelopes in one Push frame, of more than one envelope: the slowest line carries them in a quarter of the
+/// time after which a server takes a device for gone.
+const PUSH_BYTES: usize = 128 << 10;
 
 impl Engine {
     /// How far this device is, for Hello.

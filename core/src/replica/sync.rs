@@ -7,7 +7,7 @@ use ebb_protocol::{
     envelope,
     id::{Hash, LogId, Position, RosterSeq, Seq, SpaceId},
     verify,
-    wire::{self, Acked, Evidence, Head, NeedEvidence, SignedHeads, SignedLogBorn, Welcome},
+    wire::{self, Acked, Evidence, Head, NeedEvidence, Refusal, SignedHeads, SignedLogBorn, Welcome},
 };
 
 use super::{
@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     error::{Error, Result},
-    store::{Tx, keyring, outbox},
+    store::{Tx, changes, keyring, outbox},
 };
 
 /// What a sync came to.
@@ -33,7 +33,8 @@ pub enum SyncError {
     /// The time ran out, or the server could not be reached in it: try again later.
     #[error("not everything could be done in the time given: try again later")]
     OutOfTime,
-    /// The server does not take something of this space, and trying again would not help.
+    /// The server does not take something of this space, and trying again would not help; or this device may sign
+    /// no more there, and has something that it did not sign.
     #[error("the server refuses something for good")]
     Rejected(SpaceId),
     /// Whatever answers there is not the clinic's server.
@@ -141,6 +142,13 @@ impl Engine {
                 let wait_ms = until.since(self.clock.steady());
                 let until = self.clock.now().plus(wait_ms);
                 self.events.push(Event::Status(Report::Waiting(Some(until))));
+            }
+            Output::Report(Report::InSync) => {
+                let report = match self.silenced() {
+                    Some(space) => Report::Rejected(space, Refusal::Fork),
+                    None => Report::InSync,
+                };
+                self.events.push(Event::Status(report));
             }
             Output::Report(report) => self.events.push(Event::Status(report)),
         }
@@ -326,6 +334,25 @@ impl Engine {
         self.reload_space(id)?;
         self.events.push(Event::Delivery(*id));
         Ok(())
+    }
+
+    /// Whether everything is where it should be, and a link stands.
+    pub(super) fn is_in_sync(&self) -> bool {
+        self.client.is_in_sync() && self.silenced().is_none()
+    }
+
+    /// The spaces in which this device may sign no more.
+    pub(super) fn frozen(&self) -> impl Iterator<Item = SpaceId> {
+        self.spaces.values().filter(|space| space.frozen).map(|space| space.id)
+    }
+
+    /// A space in which this device may sign no more, and has something that it did not sign.
+    fn silenced(&self) -> Option<SpaceId> {
+        // What cannot be looked at is not known to be where it should be.
+        let holds = |id: &SpaceId| {
+            changes::unsealed_streams(self.store.read(), id).map_or(true, |streams| !streams.is_empty())
+        };
+        self.frozen().find(holds)
     }
 
     fn freeze(&mut self, id: &SpaceId) -> Result<()> {

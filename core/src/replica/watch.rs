@@ -5,6 +5,7 @@
 
 use std::{
     future::Future,
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc, OnceLock, Weak,
         atomic::{AtomicU64, Ordering},
@@ -147,8 +148,13 @@ impl Replica {
     }
 
     /// Has an observer told of what happens from now on, as long as the replica lives.
+    ///
+    /// What it would have missed is told at once: where this device may write no more.
     pub fn watch(&self, observer: Arc<dyn Observer>) {
-        self.shared.observers.lock().push(observer);
+        self.shared.observers.lock().push(observer.clone());
+        let frozen: Vec<_> =
+            self.shared.engine.lock().as_ref().map(|engine| engine.frozen().collect()).unwrap_or_default();
+        frozen.into_iter().for_each(|space| told(|| observer.device_frozen(space)));
     }
 
     /// How it stands with the server.
@@ -199,6 +205,7 @@ impl Shared {
             let _ = closed.recv();
         }
         self.observers.lock().clear();
+        *self.status.lock() = SyncStatus::Offline;
     }
 
     /// Tells observers what happened.
@@ -227,20 +234,27 @@ impl Shared {
             if let Event::Status(report) = event {
                 let Some(status) = SyncStatus::of(*report, now) else { continue };
                 *self.status.lock() = status;
-                observers.iter().for_each(|observer| observer.status_changed(status));
+                observers.iter().for_each(|observer| told(|| observer.status_changed(status)));
                 continue;
             }
             for observer in &observers {
-                match event {
+                told(|| match event {
                     Event::Records(space, records) => observer.records_changed(*space, records),
                     Event::Delivery(space) => observer.delivery_changed(*space),
                     Event::ServerRestored(space) => observer.server_restored(*space),
                     Event::Frozen(space) => observer.device_frozen(*space),
                     Event::Alerts(space, alerts) => observer.alerts_changed(*space, alerts),
                     Event::Status(_) => {}
-                }
+                });
             }
         }
+    }
+}
+
+/// Calls an observer. One that panics takes nothing with it, least of all the thread that syncs.
+fn told(tell: impl FnOnce()) {
+    if catch_unwind(AssertUnwindSafe(tell)).is_err() {
+        tracing::warn!("an observer of the app panicked");
     }
 }
 
@@ -259,6 +273,9 @@ impl SyncStatus {
     }
 }
 
+/// The longest that anybody waits: budgets beyond have no end.
+const BUDGET_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
+
 /// Somebody who waits for a sync to end.
 struct Waiter {
     until: time::Instant,
@@ -276,6 +293,8 @@ struct Driver {
     /// Links that are given a moment to get out what was sent.
     closing: JoinSet<()>,
     waiters: Vec<Waiter>,
+    /// Whether the last attempt to connect met somebody else than the server.
+    met_stranger: bool,
 }
 
 /// What ends a wait.
@@ -298,6 +317,7 @@ impl Driver {
             connecting: None,
             closing: JoinSet::new(),
             waiters: Vec::new(),
+            met_stranger: false,
         }
     }
 
@@ -320,9 +340,7 @@ impl Driver {
             }
             Woken::Command(Some(Command::Lock(_closed))) => {
                 self.close_all().await;
-                for waiter in self.waiters.drain(..) {
-                    let _ = waiter.reply.send(Err(SyncError::Closed));
-                }
+                self.answer(Err(SyncError::Closed));
                 return true;
             }
             Woken::Command(Some(Command::Input(input))) => input,
@@ -331,7 +349,9 @@ impl Driver {
                     let _ = reply.send(Err(SyncError::Closed));
                     return true;
                 };
-                self.waiters.push(Waiter { until: time::Instant::now() + budget, reply });
+                let now = time::Instant::now();
+                let until_then = now.checked_add(budget).unwrap_or(now + BUDGET_MAX);
+                self.waiters.push(Waiter { until: until_then, reply });
                 Input::SyncUntil(until)
             }
             Woken::Frame(Ok(Some(frame))) => wire::decode(&frame).map_or(Input::Garbage, Input::Frame),
@@ -340,15 +360,22 @@ impl Driver {
                 if let Some(shared) = self.shared.upgrade() {
                     shared.tell(&[Event::Status(Report::Impostor)], Millis(0));
                 }
+                self.met_stranger = true;
+                self.answer(Err(SyncError::Impostor));
                 Input::Closed
             }
-            Woken::Frame(_) | Woken::Failed | Woken::Linked(Err(_)) => {
+            Woken::Linked(Err(_)) => {
+                self.met_stranger = false;
+                Input::Closed
+            }
+            Woken::Frame(_) | Woken::Failed => {
                 self.link = None;
                 Input::Closed
             }
             Woken::Linked(Ok(link)) => {
                 self.counters.links.fetch_add(1, Ordering::Relaxed);
                 self.counted = (0, 0);
+                self.met_stranger = false;
                 let exporter = link.exporter;
                 self.with_engine(|engine| engine.linked(link.transport));
                 self.link = Some(link);
@@ -403,30 +430,40 @@ impl Driver {
         let Some(shared) = self.shared.upgrade() else { return };
         let handled = self.with_engine(|engine| {
             let actions = engine.handle(input);
-            (actions, engine.take_events(), engine.clock.now(), engine.client.is_in_sync())
+            let (in_sync, settled) = (engine.is_in_sync(), engine.client.is_settled());
+            (actions, engine.take_events(), engine.clock.now(), in_sync, settled)
         });
-        let Some((actions, events, now, in_sync)) = handled else {
-            for waiter in self.waiters.drain(..) {
-                let _ = waiter.reply.send(Err(SyncError::Closed));
-            }
-            return;
+        let Some((actions, mut events, now, in_sync, settled)) = handled else {
+            return self.answer(Err(SyncError::Closed));
         };
         for action in actions {
             self.act(action);
         }
+        // Until something else is known, the last that answered was a stranger.
+        let attempt =
+            |event: &Event| matches!(event, Event::Status(Report::Connecting | Report::Waiting(Some(_))));
+        events.retain(|event| !(self.met_stranger && attempt(event)));
         shared.tell(&events, now);
         let ended = events.iter().find_map(|event| match event {
+            // One stream that is refused ends nothing that goes on beside it.
+            Event::Status(Report::Rejected(space, _)) if !settled && !space.is_zero() => None,
             Event::Status(report) => outcome(*report),
             _ => None,
         });
-        let ended = ended.or(in_sync.then_some(Ok(Synced { in_sync: true })));
+        if let Some(outcome) = ended.or(in_sync.then_some(Ok(Synced { in_sync: true }))) {
+            return self.answer(outcome);
+        }
         let instant = time::Instant::now();
-        for waiter in std::mem::take(&mut self.waiters) {
-            match ended {
-                Some(outcome) => drop(waiter.reply.send(outcome)),
-                None if waiter.until <= instant => drop(waiter.reply.send(Err(SyncError::OutOfTime))),
-                None => self.waiters.push(waiter),
-            }
+        let late = |waiter: &mut Waiter| waiter.until <= instant;
+        for waiter in self.waiters.extract_if(.., late) {
+            let _ = waiter.reply.send(Err(SyncError::OutOfTime));
+        }
+    }
+
+    /// Tells everybody who waits what their sync came to.
+    fn answer(&mut self, outcome: Result<Synced, SyncError>) {
+        for waiter in self.waiters.drain(..) {
+            let _ = waiter.reply.send(outcome);
         }
     }
 

@@ -17,6 +17,17 @@ fn open_from_eight_threads() {
     });
 }
 
+/// Without it, Apple's systems leave in the drive's cache what a commit says is saved.
+#[test]
+fn every_sync_goes_to_the_medium() {
+    let root = tempfile::tempdir().expect("a temporary folder");
+    let db = connect(&root.path().join("ebb.db"), &[1; 32], None).expect("opens");
+    for pragma in ["fullfsync", "checkpoint_fullfsync"] {
+        let on = db.pragma_query_value(None, pragma, |row| row.get::<_, bool>(0));
+        assert_eq!(on, Ok(true), "{pragma}");
+    }
+}
+
 /// SQLite starts once in a process, so this takes many. Without [`connect`]'s turns and tries some of them
 /// fail, and now and then one crashes.
 #[test]

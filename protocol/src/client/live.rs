@@ -65,6 +65,8 @@ pub(super) struct Live {
     /// When the device last said something.
     said: Millis,
     pinged: bool,
+    /// Whether the app waits for the server to answer once more, so that it is known to be there.
+    asks: bool,
     /// Since when the server owes an answer and says nothing.
     owed_since: Option<Millis>,
 }
@@ -135,6 +137,7 @@ impl Live {
             shows_one,
             said: now,
             pinged: false,
+            asks: false,
             owed_since: Some(now),
         }
     }
@@ -159,6 +162,15 @@ impl Live {
     /// The outbox is to be looked through, whether it grew or not.
     pub(super) fn look_again(&mut self) {
         self.gathered = false;
+    }
+
+    /// Has the server answer once more before everything is taken for done; until it was welcomed, it owes an
+    /// answer anyway.
+    pub(super) fn ask(&mut self, out: &mut Vec<Output>) {
+        if self.trusted {
+            (self.asks, self.pinged) = (true, true);
+            out.push(Output::Send(FromDevice::Ping(0)));
+        }
     }
 
     /// Asks for what is unsent, if there may be something and Hello was said.
@@ -250,6 +262,7 @@ impl Live {
     /// The server owes an answer.
     fn awaits_answer(&self) -> bool {
         !self.caught_up
+            || self.asks
             || !self.in_flight.is_empty()
             || !self.entries_in_flight.is_empty()
             || self.reach.values().any(|(known, stored)| stored < known)
@@ -377,7 +390,7 @@ impl Live {
                 self.begins_anew = true;
                 out.push(Output::KeepBirth(born));
             }
-            FromServer::Pong(_) => {}
+            FromServer::Pong(_) => self.asks = false,
         }
         Ok(())
     }

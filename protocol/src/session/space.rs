@@ -114,7 +114,7 @@ impl Space {
         let named = hello.roster.filter(|head| space.roster.hash_at(head.seq) == Some(head.hash));
         space.device_has = named.map(|head| head.seq);
         space.heads = snapshot.heads.iter().map(|head| (head.stream, head.position)).collect();
-        let member = is_device(&space.roster, &device, tls);
+        let member = space.roster.is_device(&device, tls);
         let old = |born: &SignedLogBorn| born.content().is_ok_and(|born| born.old == hello.log_id);
         let birth = snapshot.births.iter().position(old);
         space.knows = hello.log_id == space.log_id || birth.is_some();
@@ -176,7 +176,7 @@ impl Space {
         if self.asked.is_some() {
             return;
         }
-        let readable: Vec<_> = match is_device(&self.roster, &device, tls) {
+        let readable: Vec<_> = match self.roster.is_device(&device, tls) {
             true => self.roster.readable(&device).collect(),
             false => Vec::new(),
         };
@@ -270,10 +270,6 @@ impl Space {
         }
         refuse(id, RefusedWhat::Envelope { stream, author, seq }, reason, out);
     }
-}
-
-pub(super) fn is_device(roster: &Roster, device: &DeviceId, tls: &PublicKey) -> bool {
-    roster.device(device).is_some_and(|known| known.keys.tls == *tls)
 }
 
 pub(super) fn refuse(space: SpaceId, what: RefusedWhat, reason: Refusal, out: &mut Vec<Output>) {

@@ -4,7 +4,7 @@ use ebb_protocol::{
     id::{Epoch, Hash, MemberId, RosterSeq, SpaceId, StreamId},
     roster::{
         Access, DeviceKeys, EntryWithWraps, KemKey, MemberKind, Operation, Recipient, Roster, RosterError,
-        SealedNote, SignedEntry,
+        SealedNote, SignedEntry, wraps_hash,
     },
     verify,
     wire::{self, DEVICES_MAX, ENTRY_BYTES_MAX, EPOCH_STEP_MAX, MEMBERS_MAX, OPERATIONS_MAX, STREAMS_MAX},
@@ -415,5 +415,27 @@ proptest! {
             }
         }
         prop_assert_eq!(roster, patient.roster);
+    }
+}
+
+#[test]
+fn keys_and_wraps_are_as_long_as_they_are() {
+    let patient = Patient::new(1);
+    for len in [0, 64, 66, 500_000] {
+        let kem = || KemKey(vec![7; len]);
+        let mut draft = Draft::default();
+        draft.operations.push(Operation::AddMember { member: CLINIC, kind: MemberKind::Clinic, kem: kem() });
+        assert!(is_not_allowed(&says(&patient, draft)), "{len}");
+        let mut desk = Device::new(2);
+        desk.keys.kem = kem();
+        assert!(is_not_allowed(&says(&patient, Draft::default().device(member(3), &desk, &[]))), "{len}");
+    }
+    for len in [0, 112, 114] {
+        let mut draft = Draft::default().rotate(STREAM, 2, &[patient.me()]);
+        draft.wraps.iter_mut().for_each(|wrap| wrap.bytes = vec![2; len]);
+        let hash = wraps_hash(&draft.wraps);
+        let Some(Operation::Rotate { key }) = draft.operations.last_mut() else { panic!("a rotation") };
+        key.wraps_hash = hash;
+        assert_eq!(says(&patient, draft), Err(RosterError::Wraps), "{len}");
     }
 }

@@ -59,6 +59,19 @@ struct Author {
     recent: Vec<(Seq, Stored)>,
 }
 
+impl Author {
+    fn forget_surplus(&mut self) {
+        if let Some(surplus) = self.recent.len().checked_sub(AUTHOR_RECENT_MAX) {
+            self.recent.sort_by_key(|(seq, _)| *seq);
+            self.recent.drain(..surplus);
+            // The lowest left may have lost an envelope of another epoch; the one above it has not. What was never
+            // known here is no more known now.
+            let lowest = self.recent.first().map_or(self.last, |(seq, _)| *seq);
+            self.complete_from = self.complete_from.max(lowest.next());
+        }
+    }
+}
+
 impl Space {
     pub(super) fn load(reader: &impl Reader, rosters: &Rosters, id: SpaceId) -> Result<Self, LogError> {
         reader.frozen(|reader| {
@@ -89,14 +102,7 @@ impl Space {
 
     /// What was judged has become durable: what is rarely asked for again is forgotten.
     pub(super) fn settle(&mut self) {
-        for author in self.authors.values_mut() {
-            if let Some(surplus) = author.recent.len().checked_sub(AUTHOR_RECENT_MAX) {
-                author.recent.sort_by_key(|(seq, _)| *seq);
-                author.recent.drain(..surplus);
-                // The lowest left may have lost an envelope of another epoch; the one above it has not.
-                author.complete_from = author.recent.first().map_or(author.last, |(seq, _)| *seq).next();
-            }
-        }
+        self.authors.values_mut().for_each(Author::forget_surplus);
     }
 
     pub(super) fn append_entries(
@@ -426,5 +432,33 @@ impl<R: Reader> Chain for Known<'_, R> {
 
     fn last(&self, author: &DeviceId, stream: &StreamId) -> Result<Seq, LogError> {
         Ok(self.authors.get(&(*stream, *author)).map_or(Seq(0), |known| known.last))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ebb_protocol::id::{Epoch, Hash, Position};
+
+    use super::*;
+
+    #[test]
+    fn what_is_known_of_an_author_does_not_grow_by_forgetting() {
+        let stored = |seq: u64, epoch: u32| {
+            let (hash, epoch) = (Hash([seq as u8; 32]), Epoch(epoch));
+            let (roster_head, log_id, seen_pos) = (Hash::ZERO, LogId::ZERO, Position(0));
+            let link = Link { hash, epoch, roster_head, log_id, seen_pos };
+            (Seq(seq), Stored { position: Position(seq), link })
+        };
+        // Only its last envelope was read; then what it wrote under an older epoch was given back.
+        let mut author = Author { last: Seq(20), complete_from: Seq(20), recent: vec![stored(20, 2)] };
+        author.recent.extend((1..=20).map(|seq| stored(seq, 1)));
+        author.forget_surplus();
+        assert_eq!((author.recent.len(), author.complete_from), (AUTHOR_RECENT_MAX, Seq(20)));
+        // One that was followed from its beginning is known as far as is remembered.
+        let mut author = Author { last: Seq(20), complete_from: Seq(0), recent: Vec::new() };
+        author.recent.extend((1..=20).map(|seq| stored(seq, 1)));
+        author.forget_surplus();
+        let lowest = author.recent[0].0;
+        assert_eq!(author.complete_from, lowest.next());
     }
 }

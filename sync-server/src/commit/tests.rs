@@ -361,7 +361,15 @@ fn a_space_that_is_gone_is_reborn_from_evidence() {
     let refill = Offer::Envelopes { stream: STREAM, envelopes: envelopes.clone(), refill: true };
     bench.offer(3, patient.space, refill);
     assert_eq!(positions(&outcomes(&bench.commit(), 3)), [1]);
-    let opened = open(&bench.log, &Arc::default(), &patient.device.id(), &patient.hello()).unwrap().unwrap();
+    let opened = open(
+        &bench.log,
+        &Arc::default(),
+        &patient.device.id(),
+        &patient.device.tls.public(),
+        &patient.hello(),
+    )
+    .unwrap()
+    .unwrap();
     assert_eq!((opened.births.len(), opened.heads), (1, vec![head]));
 }
 

@@ -40,6 +40,8 @@ const OPENS_MAX: usize = 8;
 pub struct Exchange {
     pub(super) shared: Arc<Shared>,
     pub(super) session: Session,
+    /// The key that the peer proved to hold.
+    tls: PublicKey,
     pub(super) inbox: Arc<Inbox>,
     followed: BTreeSet<SpaceId>,
     /// What the session said and is not carried out yet: spaces are being opened first.
@@ -96,6 +98,7 @@ impl Exchange {
         Self {
             shared,
             session,
+            tls,
             inbox,
             followed: BTreeSet::new(),
             outputs: VecDeque::new(),
@@ -272,7 +275,7 @@ impl Exchange {
             if self.followed.insert(hello.space) {
                 self.shared.hub.follow(hello.space, &self.inbox);
             }
-            self.asked.push_back((hello.space, self.shared.storage.open(device, hello)));
+            self.asked.push_back((hello.space, self.shared.storage.open(device, self.tls, hello)));
         }
     }
 

@@ -11,7 +11,7 @@ use ebb_protocol::{
 use super::{Begins, Log, LogError, NewEntry, Placed, Reader, Rosters, SpaceWrites, open};
 use crate::{
     commit::Means,
-    testing::{Patient, STREAM, TestMeans, head_after},
+    testing::{Device, Patient, STREAM, TestMeans, head_after},
 };
 
 const LOG: LogId = LogId([1; 16]);
@@ -84,7 +84,8 @@ fn nothing_is_known_of_a_space_that_is_not_there(log: &impl Log) {
     assert_eq!(log.chain(&patient.space, &STREAM, Position(1)), Ok(None));
     assert_eq!(log.last(&patient.space, &STREAM, &patient.device.id()), Ok(None));
     assert!(log.read(&patient.space, &STREAM, Position(0), 1, None).unwrap().is_none());
-    let opened = open(log, &Rosters::default(), &patient.device.id(), &patient.hello());
+    let opened =
+        open(log, &Rosters::default(), &patient.device.id(), &patient.device.tls.public(), &patient.hello());
     assert!(opened.unwrap().is_none());
 }
 
@@ -199,29 +200,31 @@ fn births_are_kept_in_order(mut log: impl Log) {
 fn a_hello_is_answered_from_one_moment(mut log: impl Log) {
     let (patient, envelopes) = stored(&mut log, 1, 20);
     let rosters = Rosters::default();
-    let author = patient.device.id();
+    let (author, tls) = (patient.device.id(), patient.device.tls.public());
     let head = head_after(patient.space, STREAM, &envelopes);
     let mut hello = patient.hello();
-    let fresh = open(&log, &rosters, &author, &hello).unwrap().unwrap();
+    let fresh = open(&log, &rosters, &author, &tls, &hello).unwrap().unwrap();
     assert_eq!(*fresh.roster, patient.roster);
     assert_eq!(fresh.entries, patient.entries);
     assert_eq!(fresh.heads, [head]);
     assert_eq!(fresh.own_heads, [(STREAM, Seq(20), envelopes[19].hash())]);
     assert!(fresh.samples.is_empty());
+    let stranger = open(&log, &rosters, &author, &Device::new(9).tls.public(), &hello).unwrap().unwrap();
+    assert!(stranger.entries.is_empty(), "whatever id it says it has");
     hello.log_id = LOG;
     hello.roster = patient.roster.head();
     hello.cursors = vec![head_after(patient.space, STREAM, &envelopes[..7])];
-    let known = open(&log, &rosters, &author, &hello).unwrap().unwrap();
+    let known = open(&log, &rosters, &author, &tls, &hello).unwrap().unwrap();
     assert!(known.entries.is_empty() && known.samples.is_empty());
     assert_eq!(known.at_cursors, [(STREAM, Some(hello.cursors[0].chain))]);
     hello.cursors[0].position = Position(21);
-    let ahead = open(&log, &rosters, &author, &hello).unwrap().unwrap();
+    let ahead = open(&log, &rosters, &author, &tls, &hello).unwrap().unwrap();
     assert_eq!(ahead.at_cursors, [(STREAM, None)]);
     let places: Vec<_> = ahead.samples.iter().map(|head| head.position.0).collect();
     assert_eq!(places, [20, 19, 18, 16, 12, 4]);
     assert_eq!(ahead.samples[5], head_after(patient.space, STREAM, &envelopes[..4]));
     hello.cursors[0] = Head { chain: Hash([9; 32]), ..head };
-    assert!(!open(&log, &rosters, &author, &hello).unwrap().unwrap().samples.is_empty());
+    assert!(!open(&log, &rosters, &author, &tls, &hello).unwrap().unwrap().samples.is_empty());
 }
 
 fn a_frozen_view_does_not_move(mut log: impl Log) {

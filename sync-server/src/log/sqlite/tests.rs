@@ -95,8 +95,10 @@ fn a_full_file_is_told_from_a_broken_one_and_goes_on_when_there_is_room() {
         }
     };
     assert!(envelopes.len() > 5);
+    assert_eq!(log.probe(), Err(LogError::Full), "one row would find room");
     assert_eq!(log.head(&patient.space, &STREAM), Ok(head_after(patient.space, STREAM, &envelopes)));
     log.db.db.pragma_update(None, "max_page_count", 1000).unwrap();
+    assert_eq!(log.probe(), Ok(()));
     assert_eq!(log.commit(&[failed]), Ok(vec![Ok(())]));
 }
 
