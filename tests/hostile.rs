@@ -550,13 +550,15 @@ fn a_phone_restored_from_an_older_copy_freezes_and_does_not_fork() {
 
     let phone = open();
     let told = Events::of(&phone.replica);
-    let unsent = phone.replica.log(ward.space, &craving(3)).unwrap();
-    let _ = block_on(phone.replica.sync(PATIENCE));
+    phone.replica.stay_in_sync();
     wait_for(&told, |told| matches!(told, Told::Frozen(space) if *space == ward.space));
+    wait_for(&told, |told| matches!(told, Told::Status(SyncStatus::InSync(_))));
     // What stays on the device is not called in sync.
+    let unsent = phone.replica.log(ward.space, &craving(3)).unwrap();
+    wait_for(&told, |told| matches!(told, Told::Status(SyncStatus::Rejected(space)) if *space == ward.space));
     let outcome = block_on(phone.replica.sync(PATIENCE));
     assert_eq!(outcome, Err(SyncError::Rejected(ward.space)));
-    assert_eq!(phone.replica.status(), SyncStatus::Offline);
+    assert_eq!(phone.replica.status(), SyncStatus::Rejected(ward.space));
     let here = ids(&phone.records(ward.space));
     assert_eq!(
         here,
@@ -608,6 +610,9 @@ fn who_meets_another_server_is_told_at_once_and_until_it_is_over() {
         });
     }
     assert_eq!(phone.replica.status(), SyncStatus::Impostor);
+    // On another network that is not known.
+    phone.replica.network_changed(None);
+    wait_for(&told, |told| matches!(told, Told::Status(SyncStatus::Connecting)));
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::{
     process::{Child, Command, Stdio},
     sync::{Arc, Mutex, PoisonError, mpsc},
     thread::JoinHandle,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use ebb_core::{
@@ -416,8 +416,10 @@ impl Events {
 /// # Panics
 /// When it does not within [`PATIENCE`].
 pub fn wait_for(told: &mpsc::Receiver<Told>, fits: impl Fn(&Told) -> bool) -> Told {
+    let until = Instant::now() + PATIENCE;
     loop {
-        let next = told.recv_timeout(PATIENCE).expect("it happens in time");
+        let left = until.saturating_duration_since(Instant::now());
+        let next = told.recv_timeout(left).expect("it happens in time");
         if fits(&next) {
             return next;
         }

@@ -4,7 +4,7 @@
 //! what a rule finds is told at once, on a phone with no network as at a desk that nobody looks at. A desk has
 //! those in memory that were busy last.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use ebb_protocol::{id::SpaceId, roster::Recipient, verify};
 
@@ -89,7 +89,7 @@ pub(super) struct Care {
     /// When rules that go by the clock were evaluated last, in ms since the Unix epoch.
     looked_ms: i64,
     /// Found while the disk was full, and not kept yet.
-    unkept: Found,
+    unkept: BTreeSet<AlertId>,
     /// When it was used last, among all uses.
     used: u64,
 }
@@ -302,11 +302,14 @@ impl Engine {
     fn evaluate(&mut self, id: &SpaceId, since_ms: i64, asked: impl Fn(&Rule) -> bool) -> Result<()> {
         let found = self.find(id, since_ms, asked)?;
         let care = self.cares.get_mut(id).ok_or_else(gone)?;
-        care.unkept.extend(found.iter().cloned());
+        care.unkept.extend(found.iter().map(|(alert, _)| *alert));
         if care.unkept.is_empty() {
             return Ok(());
         }
-        match self.store.write(|tx| put_alerts(tx, id, &care.unkept)) {
+        // As they stand now.
+        let unkept = care.unkept.iter().filter_map(|alert| Some((*alert, to_bytes(care.ledger.get(alert)?))));
+        let unkept: Found = unkept.collect();
+        match self.store.write(|tx| put_alerts(tx, id, &unkept)) {
             Ok(()) => care.unkept.clear(),
             // Nobody is kept from seeing what was found: it is kept as soon as there is room.
             Err(Error::FreeSpace(_)) => tracing::warn!("no room to keep what the rules found"),
@@ -352,7 +355,7 @@ impl Engine {
             chart,
             ledger: Ledger::of(kept),
             looked_ms: self.now().millis,
-            unkept: Found::new(),
+            unkept: BTreeSet::new(),
             used: 0,
         })
     }
@@ -445,7 +448,7 @@ mod tests {
             chart: Chart::default(),
             ledger: Ledger::default(),
             looked_ms: 0,
-            unkept: Found::new(),
+            unkept: BTreeSet::new(),
             used: 0,
         };
         let mut cares = Cares::default();

@@ -73,6 +73,8 @@ pub struct Engine {
     pub(super) events: Vec<Event>,
     /// From which of its own envelopes on a stream goes out as new in this connection, though a server had them.
     pub(super) as_new: BTreeMap<(SpaceId, StreamId), Seq>,
+    /// Whether it was last said that everything is where it should be.
+    pub(super) called_in_sync: bool,
     /// Whether the database was opened anew, and the connection has yet to hear of it.
     renewed: bool,
     /// How far the server's clock is ahead of this device's, by the last Welcome.
@@ -137,6 +139,7 @@ impl Engine {
             networks,
             events: Vec::new(),
             as_new: BTreeMap::new(),
+            called_in_sync: false,
             renewed: false,
             skew_ms: None,
         };

@@ -75,6 +75,13 @@ impl Engine {
                 }
             }
         }
+        // What was in sync may be so no more, though the connection has nothing to say of it.
+        if self.called_in_sync
+            && let Some(space) = self.silenced()
+        {
+            self.called_in_sync = false;
+            self.events.push(Event::Status(Report::Rejected(space, Refusal::Fork)));
+        }
         actions
     }
 
@@ -141,16 +148,17 @@ impl Engine {
             Output::Report(Report::Waiting(Some(until))) => {
                 let wait_ms = until.since(self.clock.steady());
                 let until = self.clock.now().plus(wait_ms);
+                self.called_in_sync = false;
                 self.events.push(Event::Status(Report::Waiting(Some(until))));
             }
-            Output::Report(Report::InSync) => {
+            Output::Report(report) => {
                 let report = match self.silenced() {
-                    Some(space) => Report::Rejected(space, Refusal::Fork),
-                    None => Report::InSync,
+                    Some(space) if report == Report::InSync => Report::Rejected(space, Refusal::Fork),
+                    _ => report,
                 };
+                self.called_in_sync = report == Report::InSync;
                 self.events.push(Event::Status(report));
             }
-            Output::Report(report) => self.events.push(Event::Status(report)),
         }
         Ok(None)
     }

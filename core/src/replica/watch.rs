@@ -343,12 +343,17 @@ impl Driver {
                 self.answer(Err(SyncError::Closed));
                 return true;
             }
-            Woken::Command(Some(Command::Input(input))) => input,
+            Woken::Command(Some(Command::Input(input))) => {
+                // Another network, or another wish: what was met before says nothing any more.
+                self.met_stranger &= matches!(input, Input::LocalChange);
+                input
+            }
             Woken::Command(Some(Command::Sync(budget, reply))) => {
                 let Some(until) = self.with_engine(|engine| engine.until(budget)) else {
                     let _ = reply.send(Err(SyncError::Closed));
                     return true;
                 };
+                self.met_stranger = false;
                 let now = time::Instant::now();
                 let until_then = now.checked_add(budget).unwrap_or(now + BUDGET_MAX);
                 self.waiters.push(Waiter { until: until_then, reply });
@@ -493,6 +498,8 @@ impl Driver {
     fn close(&mut self) {
         if let Some(task) = self.connecting.take() {
             task.abort();
+            // Nobody answered in time.
+            self.met_stranger = false;
         }
         if let Some(link) = self.link.take() {
             // What is queued may still be leaving: let it, beside whatever comes next.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use ebb_core::{Category, Delivery, Error, Query, Record, RecordId, Replica, SpaceId};
+use ebb_core::{Category, Delivery, Error, Observer, Query, Record, RecordId, Replica, SpaceId};
 use ebb_protocol::{
     envelope::Envelope,
     wire::{FromDevice, FromServer, Refusal},
@@ -39,11 +39,20 @@ impl World {
                 self.check_device(device)?;
                 continue;
             };
-            let Some(replica) = self.devices[device].replica() else { return Ok(()) };
-            if let Ok(record) = replica.record(space, record) {
-                self.tally.count("changes looked at");
-                let first = self.shows(device, place, &record)?;
-                self.keeps_versions(device, first)?;
+            let one = &self.devices[device];
+            let Some(replica) = one.replica() else { return Ok(()) };
+            match replica.record(space, record) {
+                Ok(record) => {
+                    self.tally.count("changes looked at");
+                    let first = self.shows(device, place, &record)?;
+                    self.keeps_versions(device, first)?;
+                }
+                // A disk that could not be read may be the next time.
+                Err(Error::Retry(_)) => one.heard.records_changed(space, &[record]),
+                Err(_) if one.disk.is_off() => {}
+                Err(error) => {
+                    return Err(Fault(format!("{who:?} says that a record changed: {error} ({error:?})")));
+                }
             }
         }
         match self.devices[device].heard.is_frozen() && !self.devices[device].put_back {

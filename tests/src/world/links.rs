@@ -271,7 +271,10 @@ impl World {
                 self.note(link, frame);
                 self.server.says(frame)?;
             }
-            self.send(0, link, Way::Down, first_frames(&bytes, said));
+            // Nothing at all would be the end of the connection.
+            if said > 0 {
+                self.send(0, link, Way::Down, first_frames(&bytes, said));
+            }
             if said < frames.len()
                 && let Some((_, ms)) = self.server.output_until_crash
             {
