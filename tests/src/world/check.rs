@@ -281,8 +281,8 @@ impl World {
         let fault = |what: &str| Fault(format!("{what} of record {first} is not known"));
         let history = replica.history(space, record.id).map_err(|_| fault("the history"))?;
         let held: BTreeSet<_> = history.iter().filter_map(|past| mark_of(&past.record)).collect();
-        let repeats = |place: usize| history[..place].contains(&history[place]);
-        if (0..history.len()).any(repeats) {
+        // Taken back within the same moment, a retraction leaves what stood before it once more.
+        if history.windows(2).any(|pair| pair[0] == pair[1]) {
             return Err(Fault(format!("record {first} has a version twice")));
         }
         let written = &self.model.records[&first];
