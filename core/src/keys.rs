@@ -252,7 +252,8 @@ impl WrapContext {
     }
 }
 
-/// Wraps a stream's key to a recipient's public key: HPKE, base mode, one shot; [`WRAP_BYTES`](ebb_protocol::roster::WRAP_BYTES).
+/// Wraps a stream's key to a recipient's public key: HPKE, base mode, one shot;
+/// [`WRAP_BYTES`](ebb_protocol::roster::WRAP_BYTES) long.
 ///
 /// The bytes differ each time, so nothing may depend on them but their own hash.
 ///

@@ -76,11 +76,8 @@ impl Engine {
             }
         }
         // What was in sync may be so no more, though the connection has nothing to say of it.
-        if self.called_in_sync
-            && let Some(space) = self.silenced()
-        {
-            self.called_in_sync = false;
-            self.events.push(Event::Status(Report::Rejected(space, Refusal::Fork)));
+        if self.called_in_sync && self.silenced().is_some() {
+            self.say(Report::InSync);
         }
         actions
     }
@@ -148,17 +145,9 @@ impl Engine {
             Output::Report(Report::Waiting(Some(until))) => {
                 let wait_ms = until.since(self.clock.steady());
                 let until = self.clock.now().plus(wait_ms);
-                self.called_in_sync = false;
-                self.events.push(Event::Status(Report::Waiting(Some(until))));
+                self.say(Report::Waiting(Some(until)));
             }
-            Output::Report(report) => {
-                let report = match self.silenced() {
-                    Some(space) if report == Report::InSync => Report::Rejected(space, Refusal::Fork),
-                    _ => report,
-                };
-                self.called_in_sync = report == Report::InSync;
-                self.events.push(Event::Status(report));
-            }
+            Output::Report(report) => self.say(report),
         }
         Ok(None)
     }
@@ -342,6 +331,14 @@ impl Engine {
         self.reload_space(id)?;
         self.events.push(Event::Delivery(*id));
         Ok(())
+    }
+
+    /// Says how it stands, and does not call in sync what this device may not sign.
+    fn say(&mut self, report: Report) {
+        let silenced = if report == Report::InSync { self.silenced() } else { None };
+        let report = silenced.map_or(report, |space| Report::Rejected(space, Refusal::Fork));
+        self.called_in_sync = report == Report::InSync;
+        self.events.push(Event::Status(report));
     }
 
     /// Whether everything is where it should be, and a link stands.

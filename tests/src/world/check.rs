@@ -25,11 +25,11 @@ impl World {
             let Some(replica) = one.replica() else { return Ok(()) };
             // A disk may fail to be read: then nothing is known, and nothing contradicts.
             let Ok((records, unsent)) = replica.with_engine(|engine| engine.count(&space)) else { continue };
-            let listed = std::mem::replace(&mut one.listed[place], records);
-            if records < listed {
-                return Err(Fault(format!("{who:?} listed {listed} records and now {records}")));
+            let before = std::mem::replace(&mut one.counted[place], (records, unsent));
+            if records < before.0 {
+                return Err(Fault(format!("{who:?} listed {} records and now {records}", before.0)));
             }
-            if (records, unsent) != std::mem::replace(&mut one.counted[place], (records, unsent)) {
+            if (records, unsent) != before {
                 self.line(|| format!("{who:?} has {records} records, {unsent} of them not on the server"));
             }
         }
@@ -281,8 +281,14 @@ impl World {
         let fault = |what: &str| Fault(format!("{what} of record {first} is not known"));
         let history = replica.history(space, record.id).map_err(|_| fault("the history"))?;
         let held: BTreeSet<_> = history.iter().filter_map(|past| mark_of(&past.record)).collect();
-        // Taken back within the same moment, a retraction leaves what stood before it once more.
-        if history.windows(2).any(|pair| pair[0] == pair[1]) {
+        // A retraction that is taken back within the same moment leaves what stood before it once more.
+        let repeats = |later: usize| {
+            let before = history[..later].iter().rposition(|past| *past == history[later]);
+            before.is_some_and(|before| {
+                history[before..later].iter().all(|past| past.record.retracted.is_none())
+            })
+        };
+        if (0..history.len()).any(repeats) {
             return Err(Fault(format!("record {first} has a version twice")));
         }
         let written = &self.model.records[&first];

@@ -52,9 +52,7 @@ pub(super) struct Device {
     pub(super) tick_ms: Option<u64>,
     pub(super) output_until_crash: Option<(u8, u16)>,
     pub(super) heard: Arc<Heard>,
-    /// Records that it listed, for each space: never fewer.
-    pub(super) listed: [u64; 2],
-    /// The same, and how many of them were not on the server, when it was last looked.
+    /// Records that it listed when it was last looked, for each space, and how many of them were not on the server.
     pub(super) counted: [(u64, u64); 2],
     /// What its disk's slowness cost so far, and what of it what it sends next waits for.
     pub(super) cost_ms: u64,
@@ -169,7 +167,6 @@ impl Device {
             tick_ms: None,
             output_until_crash: None,
             heard: Arc::default(),
-            listed: [0; 2],
             counted: [(0, 0); 2],
             cost_ms: 0,
             slow_ms: 0,

@@ -51,7 +51,7 @@ impl World {
                 self.tally.count("device crashes");
                 let link = self.devices[who.index()].link;
                 // What was listed and never promised may go with the power.
-                self.devices[who.index()].listed = [0; 2];
+                self.devices[who.index()].counted = [(0, 0); 2];
                 self.devices[who.index()].close();
                 if let Some(link) = link.filter(|_| self.random.coin()) {
                     self.send(0, link, Way::Up, &[]);

@@ -21,7 +21,6 @@ use ebb_sync_server::{
         sqlite::{Options, SqliteLog},
     },
 };
-
 use rusqlite::OpenFlags;
 
 use super::{Fault, Result, Watch};
